@@ -1,0 +1,226 @@
+"""Which objectives act on which parameters: a value that the whole library shares."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+
+PyTree: TypeAlias = Any
+Objectives: TypeAlias = "int | Sequence[str] | ObjectiveGroups"
+
+# Flax NNX wraps each leaf of a State in a Variable, whose array has this key; the same
+# state as plain arrays has not. A parameter is called alike in both.
+_VARIABLE_VALUE = jax.tree_util.GetAttrKey("value")
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveGroups:
+    r"""Groups of parameters, each with the objectives that act on it.
+
+    Usually found by :func:`mmpareto_jax.objective_groups`; by hand it is made with
+    :meth:`from_prefixes` or :meth:`from_labels`. Printed, it is a table.
+
+    Attributes:
+      objectives: the names of all objectives, in the order of the losses.
+      groups: name of the group -> names of its objectives, in the order of the rows
+        of the group's stacked gradients.
+      members: path of a parameter, or a prefix of paths -> name of its group. Paths
+        are written as ``encoder/layers/0/kernel``; the longest prefix decides.
+
+    Raises:
+      ValueError: an objective or a group that is not named, or one named twice.
+
+    Example:
+      >>> import mmpareto_jax as mmp
+      >>> groups = mmp.ObjectiveGroups.from_prefixes({
+      ...     "audio_encoder": ("joint", "audio"),
+      ...     "visual_encoder": ("joint", "visual"),
+      ...     "head": ("joint",),
+      ... })
+      >>> groups.group_of("audio_encoder/conv/kernel")
+      'audio_encoder'
+      >>> print(groups)
+      group           objectives     parameters
+      audio_encoder   joint, audio   audio_encoder
+      visual_encoder  joint, visual  visual_encoder
+      head            joint          head
+    """
+
+    objectives: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]]
+    members: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(
+                f"ObjectiveGroups: objectives must differ, got {self.objectives}."
+            )
+        for name, objectives in self.groups.items():
+            unknown = [o for o in objectives if o not in self.objectives]
+            if unknown:
+                raise ValueError(
+                    f"ObjectiveGroups: unknown objective {unknown[0]!r} in group "
+                    f"{name!r}; the objectives are {self.objectives}."
+                )
+            if len(set(objectives)) < len(objectives):
+                raise ValueError(
+                    f"ObjectiveGroups: group {name!r} names an objective twice: "
+                    f"{tuple(objectives)}."
+                )
+        for path, name in self.members.items():
+            if name not in self.groups:
+                raise ValueError(
+                    f"ObjectiveGroups: unknown group {name!r} for {path!r}; "
+                    f"the groups are {tuple(self.groups)}."
+                )
+
+    def __hash__(self) -> int:
+        groups, members = self.groups.items(), self.members.items()
+        return hash((self.objectives, frozenset(groups), frozenset(members)))
+
+    @classmethod
+    def from_prefixes(
+        cls,
+        prefixes: Mapping[str, Sequence[str]],
+        objectives: Sequence[str] | None = None,
+    ) -> ObjectiveGroups:
+        """One group per path prefix.
+
+        Args:
+          prefixes: path prefix -> its objectives. ``""`` matches every parameter.
+          objectives: all objectives, in order; by default as they appear.
+
+        Returns:
+          The groups, named by their prefixes.
+        """
+        return cls._make({p: p for p in prefixes}, prefixes, objectives)
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: PyTree,
+        groups: Mapping[str, Sequence[str]],
+        objectives: Sequence[str] | None = None,
+    ) -> ObjectiveGroups:
+        """Groups from a tree of labels, as ``optax.partition`` takes it.
+
+        Args:
+          labels: a tree of group names with the structure of the parameters, or of a
+            prefix of it.
+          groups: name of the group -> its objectives.
+          objectives: all objectives, in order; by default as they appear.
+
+        Returns:
+          The groups.
+        """
+        leaves, _ = jax.tree_util.tree_flatten_with_path(labels)
+        return cls._make({path_name(p): x for p, x in leaves}, groups, objectives)
+
+    @classmethod
+    def _make(
+        cls,
+        members: Mapping[str, str],
+        groups: Mapping[str, Sequence[str]],
+        objectives: Sequence[str] | None,
+    ) -> ObjectiveGroups:
+        for name, names in groups.items():
+            if isinstance(names, str):
+                raise ValueError(
+                    f"ObjectiveGroups: the objectives of group {name!r} must be a "
+                    f"sequence of names, got the string {names!r}."
+                )
+        seen = dict.fromkeys(o for names in groups.values() for o in names)
+        return cls(
+            tuple(seen) if objectives is None else tuple(objectives),
+            {name: tuple(names) for name, names in groups.items()},
+            dict(members),
+        )
+
+    def group_of(self, path: str) -> str:
+        """The name of the group of the parameter at `path`.
+
+        Raises:
+          ValueError: no prefix of `path` belongs to a group.
+        """
+        parts = path.split("/")
+        for cut in range(len(parts), -1, -1):
+            name = self.members.get("/".join(parts[:cut]))
+            if name is not None:
+                return name
+        raise ValueError(
+            f"ObjectiveGroups: parameter {path!r} belongs to no group; known are "
+            f"{_shorten(list(self.members))}."
+        )
+
+    def __str__(self) -> str:
+        paths: dict[str, list[str]] = {name: [] for name in self.groups}
+        for path, name in self.members.items():
+            paths[name].append(path or "(all)")
+        rows = [
+            (name, ", ".join(objectives) or "-", _shorten(_fold(paths[name])))
+            for name, objectives in self.groups.items()
+        ]
+        table = [("group", "objectives", "parameters"), *rows]
+        widths = [max(len(row[i]) for row in table) for i in range(2)]
+        lines = (f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in table)
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def as_groups(objectives: Objectives, caller: str) -> ObjectiveGroups:
+    """An ``ObjectiveGroups`` from what the public functions accept.
+
+    Args:
+      objectives: the groups; or K, or K names: then all parameters are one group,
+        ``"all"``, on which every objective acts.
+      caller: the public function's name, for the message.
+
+    Raises:
+      TypeError: anything else, for example a traced K.
+      ValueError: K < 1, or no names.
+    """
+    if isinstance(objectives, ObjectiveGroups):
+        return objectives
+    names: tuple[str, ...]
+    if isinstance(objectives, int) and not isinstance(objectives, bool):
+        names = tuple(str(k) for k in range(objectives))
+    elif (
+        isinstance(objectives, Sequence)
+        and not isinstance(objectives, str)
+        and all(isinstance(name, str) for name in objectives)
+    ):
+        names = tuple(objectives)
+    else:
+        raise TypeError(
+            f"{caller}: `objectives` must be a number, a sequence of names or an "
+            f"ObjectiveGroups, got {type(objectives).__name__}. Under "
+            "optax.inject_hyperparams pass static_args=('objectives',)."
+        )
+    if not names:
+        raise ValueError(f"{caller}: needs at least one objective, got {objectives!r}.")
+    return ObjectiveGroups(names, {"all": names}, {"": "all"})
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """``encoder/layers/0/kernel`` for the key path of a leaf."""
+    if path and path[-1] == _VARIABLE_VALUE:
+        path = path[:-1]
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    """The leaves of a tree with their path names, in the tree's order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(path_name(path), leaf) for path, leaf in leaves]
+
+
+def _fold(paths: Sequence[str]) -> list[str]:
+    """Paths cut after their first key, each prefix once."""
+    return list(dict.fromkeys(path.split("/")[0] for path in paths))
+
+
+def _shorten(names: Sequence[str], most: int = 4) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

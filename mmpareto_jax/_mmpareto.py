@@ -1,0 +1,106 @@
+"""MMPareto as an Optax transformation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mmpareto_jax._aggregate import aggregate
+from mmpareto_jax._groups import Objectives
+from mmpareto_jax.weightings import _mmpareto as rules
+
+
+def mmpareto(
+    objectives: Objectives,
+    *,
+    gamma: rules.ScalarOrSchedule = 1.5,
+    variant: Literal["paper", "official"] = "paper",
+) -> optax.GradientTransformationExtraArgs:
+    r"""Combines the gradients of several objectives by the MMPareto rule.
+
+    For every group of parameters, with gradients :math:`g_1, \dots, g_K` (in the paper
+    two: the joint and the modality's own loss, on that modality's encoder):
+
+    1. There is a conflict when :math:`\langle g_i, g_j \rangle < 0` for some pair.
+    2. Without conflict :math:`w_k = 1/K`; in conflict :math:`w` is the min-norm point
+       of the convex hull, :math:`\arg\min_{w \ge 0,\ \sum w = 1} \|\sum w_k g_k\|`.
+    3. Direction :math:`h = K \sum_k w_k g_k`: without conflict the plain sum.
+    4. Magnitude: :math:`\gamma \lambda h` with :math:`\lambda = \|\sum_k g_k\| /
+       \|h\|`, so the norm is that of the plain sum, times γ.
+
+    Groups of one objective (the heads) pass unchanged, without γ. Under SGD, γ is
+    therefore a learning-rate factor for the shared parameters: compare with uniform
+    weights at that learning rate, not without.
+
+    All weights come from the Gramian of the group; the gradients are read twice. A
+    direction below the noise floor of its Gramian, :math:`\|d\|^2 \le 10\,\epsilon
+    (\sum_k w_k \|g_k\|)^2` (a Pareto stationary point), is zero. An objective with
+    zero gradient conflicts with none and leaves the others to be combined. A group
+    with a NaN or an infinity becomes NaN throughout: put ``optax.apply_if_finite``
+    around what comes *after* this transformation, or around nothing, but not around
+    this.
+
+    Args:
+      objectives: the groups (:func:`objective_groups`), or K, or K names: then every
+        leaf carries the same K objectives.
+      gamma: γ ≥ 0; a number, a traced scalar, or a schedule of the step.
+      variant: "paper", as above; or "official", what the published code does: a
+        cosine of exactly 0 is a conflict too, and every tensor is rescaled by itself,
+        upwards only, :math:`\max(1, \lambda_\text{tensor})`. Rescaling tensors
+        apart turns the direction: "official" can ascend an objective, where "paper"
+        descends all of them.
+
+    Returns:
+      A transformation from updates with leaves [K_g, \*param.shape] to updates with
+      leaves [\*param.shape] of the same dtype. First in an ``optax.chain``. Its state
+      is read by :func:`diagnostics`.
+
+    Raises:
+      TypeError: `objectives` is of another type; in ``update``, a leaf is not real
+        and floating.
+      ValueError: γ is negative or not finite, K < 1, an unknown `variant`; in
+        ``update``, a leaf is not stacked as its group asks, named by its path.
+
+    Example:
+      >>> import jax.numpy as jnp
+    import numpy as np
+      >>> import mmpareto_jax as mmp
+      >>> grads = {"encoder": jnp.array([[1.0, 1.0], [-2.0, 0.0]])}  # a conflict
+      >>> tx = mmp.mmpareto(("joint", "unimodal"), gamma=1.5)
+      >>> updates, state = tx.update(grads, tx.init({"encoder": jnp.zeros(2)}))
+      >>> print(updates["encoder"].round(4))
+      [-0.6708  2.0125]
+      >>> print(mmp.diagnostics(state)["all"]["cosine"].round(4))
+      -0.7071
+
+    References:
+      Wei & Hu, MMPareto: Boosting Multimodal Learning with Innocent Unimodal
+      Assistance, ICML 2024, https://arxiv.org/abs/2405.17730
+    """
+    if variant == "paper":
+        return aggregate(rules.mmpareto(gamma), objectives)
+    if variant == "official":
+        weighting = rules.scaled(gamma, _official_direction)
+        return aggregate(weighting, objectives, leaf_magnitude=_upward)
+    raise ValueError(
+        f"mmpareto: `variant` must be 'paper' or 'official', got {variant!r}."
+    )
+
+
+def _official_direction(gramian: jax.Array) -> jax.Array:
+    return rules.visible(rules.pareto(gramian, strict=False)[0], gramian)
+
+
+def _upward(gramian: jax.Array, weights: jax.Array) -> jax.Array:
+    """max(1, λ) of one tensor; 1 where its direction is rounding error."""
+    direction = weights / jnp.mean(weights)
+    square = direction @ gramian @ direction
+    reach = direction @ jnp.sqrt(jnp.diagonal(gramian))
+    noise = square <= 10 * np.finfo(gramian.dtype).eps * reach**2
+    total = jnp.maximum(jnp.sum(gramian), 0.0)
+    magnitude = jnp.sqrt(total / jnp.where(noise, 1.0, square))
+    return jnp.where(noise, 1.0, jnp.maximum(1.0, magnitude))

@@ -1,0 +1,300 @@
+"""Per-objective gradients from one forward pass, and the groups they define."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmpareto_jax import _pullback
+from mmpareto_jax._groups import (
+    ObjectiveGroups,
+    Objectives,
+    PyTree,
+    as_groups,
+    named_leaves,
+)
+from mmpareto_jax._reach import Rows
+
+
+def value_and_objective_grads(
+    fun: Callable[..., Any],
+    groups: Objectives | None = None,
+    *,
+    has_aux: bool = False,
+    pullback: _pullback.Pullback = "unroll",
+) -> Callable[..., Any]:
+    r"""Makes a function that gives all losses and the gradient of each of them.
+
+    For losses :math:`L_1, \dots, L_K` of parameters :math:`\theta` it computes
+    :math:`\nabla_\theta L_k` for every :math:`k`, from one forward pass: the
+    objectives are pulled back together, and each only through what it reaches. On two
+    encoders of equal cost, with one joint and two unimodal losses, that is 5/3 of the
+    work of the gradient of the sum, and less where the sum's own gradient recomputes
+    (``jax.checkpoint``), since K objectives recompute once.
+
+    Args:
+      fun: ``fun(params, *args, **kwargs)`` returns the losses: a mapping from names to
+        real scalars, or an array [K] of them. With `has_aux` it returns
+        ``(losses, aux)``.
+      groups: which objectives act on which parameters (see
+        :func:`objective_groups`), or K, or K names: then every parameter gets a row
+        for each of the objectives. By default it is inferred at every trace.
+      has_aux: whether `fun` returns auxiliary data beside the losses. Anything that
+        the forward pass updates (BatchNorm statistics, random states) belongs there:
+        it is updated once, whatever K is.
+      pullback: "unroll" evaluates the backward pass once per objective, "vmap" once
+        with a batch of cotangents. Both give the same gradients; "unroll" is faster
+        for convolutions, "vmap" mostly for many objectives on large matrices.
+
+    Returns:
+      A function of ``(params, *args, **kwargs)`` that returns ``(losses, grads)``, or
+      ``((losses, aux), grads)`` with `has_aux`. The losses are what `fun` returned;
+      ``grads`` has the structure of the parameters, and a leaf is an array
+      [K_g, \*param.shape] of the parameter's dtype, with a row for each of the K_g
+      objectives of its group, in the group's order. A parameter that no loss reaches
+      has K_g = 0.
+
+    Raises:
+      TypeError: a parameter, or a loss, is not real and floating.
+      ValueError: the losses are neither a mapping of scalars nor a vector; `groups`
+        names other objectives than `fun` returns, or disagrees with what they reach.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> def losses_fn(params, x):
+      ...     features = x * params["encoder"]
+      ...     return {
+      ...         "joint": jnp.sum(features * params["head"]),
+      ...         "unimodal": jnp.sum(features**2),
+      ...     }
+      >>> params = {"encoder": jnp.array([1.0, 2.0]), "head": jnp.array([1.0, -1.0])}
+      >>> losses, grads = mmp.value_and_objective_grads(losses_fn)(params, 2.0)
+      >>> print(losses["joint"], losses["unimodal"])
+      -2.0 20.0
+      >>> print(grads["encoder"])  # rows: joint, unimodal
+      [[ 2. -2.]
+       [ 8. 16.]]
+      >>> print(grads["head"])  # joint alone
+      [[2. 4.]]
+    """
+    if pullback not in ("unroll", "vmap"):
+        raise ValueError(
+            "value_and_objective_grads: `pullback` must be 'unroll' or 'vmap', got "
+            f"{pullback!r}."
+        )
+    named = None if groups is None else as_groups(groups, "value_and_objective_grads")
+    dense = not isinstance(groups, ObjectiveGroups)
+
+    def value_and_grads(params: PyTree, *args: Any, **kwargs: Any) -> Any:
+        _check_params(params, "value_and_objective_grads")
+        call = functools.partial(_call, fun, args, kwargs)
+        losses, aux, names, swept = _sweep(call, params, has_aux, pullback)
+        rows = [v.rows if isinstance(v, _pullback.Lanes) else () for v in swept]
+        if named is not None:
+            # A bare number stands for whatever the function calls that many losses.
+            bare = isinstance(groups, int) and groups == len(names)
+            given = as_groups(names, "value_and_objective_grads") if bare else named
+            rows = _rows_as_given(given, names, params, None if dense else rows)
+        leaves, treedef = jax.tree.flatten(params)
+        grads = [
+            _pullback.row_values(v, r, p, pullback)
+            for v, r, p in zip(swept, rows, leaves, strict=True)
+        ]
+        values = (losses, aux) if has_aux else losses
+        return values, jax.tree.unflatten(treedef, grads)
+
+    return value_and_grads
+
+
+def objective_groups(
+    fun: Callable[..., Any],
+    params: PyTree,
+    *args: Any,
+    has_aux: bool = False,
+    **kwargs: Any,
+) -> ObjectiveGroups:
+    """Finds which objectives reach which parameters, from the function itself.
+
+    The function is traced, not run: an objective reaches a parameter when its
+    cotangent arrives there in the backward pass. So what ``jax.lax.stop_gradient``
+    cuts off is not reached, whatever the parameters are called. Parameters that are
+    reached by the same objectives form a group, named after these: ``"joint+audio"``.
+
+    Args:
+      fun: as in :func:`value_and_objective_grads`.
+      params: the parameters; arrays, or ``jax.ShapeDtypeStruct``.
+      *args: the further arguments of `fun`; arrays may be ``jax.ShapeDtypeStruct``.
+      has_aux: whether `fun` returns ``(losses, aux)``.
+      **kwargs: keyword arguments of `fun`.
+
+    Returns:
+      The groups, those with most objectives first. Parameters that no loss reaches
+      are in the group ``"none"``.
+
+    Raises:
+      TypeError: a parameter, or a loss, is not real and floating.
+      ValueError: the losses are neither a mapping of scalars nor a vector.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> def losses_fn(params, x):
+      ...     features = x * params["encoder"]
+      ...     return {
+      ...         "joint": jnp.sum(features * params["head"]),
+      ...         "unimodal": jnp.sum(features**2),
+      ...     }
+      >>> params = {"encoder": jnp.ones(2), "head": jnp.ones(2), "unused": jnp.ones(2)}
+      >>> print(mmp.objective_groups(losses_fn, params, 2.0))
+      group           objectives       parameters
+      joint+unimodal  joint, unimodal  encoder
+      joint           joint            head
+      none            -                unused
+    """
+    dynamic, rebuild = _split_arrays((args, kwargs))
+    found: dict[str, Any] = {}
+
+    def record(params: PyTree, dynamic: list[Any]) -> None:
+        args, kwargs = rebuild(dynamic)
+        call = functools.partial(_call, fun, args, kwargs)
+        _, _, found["names"], swept = _sweep(call, params, has_aux, "unroll")
+        found["rows"] = [
+            v.rows if isinstance(v, _pullback.Lanes) else () for v in swept
+        ]
+
+    _check_params(params, "objective_groups")
+    jax.eval_shape(record, params, dynamic)
+    names, reached = found["names"], found["rows"]
+    paths = [path for path, _ in named_leaves(params)]
+    members: dict[str, str] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+    for rows in sorted(set(reached), key=lambda rows: (-len(rows), rows)):
+        name = "+".join(names[k] for k in rows) or "none"
+        groups[name] = tuple(names[k] for k in rows)
+        members |= {p: name for p, r in zip(paths, reached, strict=True) if r == rows}
+    return ObjectiveGroups(names, groups, members)
+
+
+def _sweep(
+    call: Callable[[PyTree], Any],
+    params: PyTree,
+    has_aux: bool,
+    pullback: _pullback.Pullback,
+) -> tuple[Any, Any, tuple[str, ...], list[Any]]:
+    """Runs the forward pass and pulls back every objective in one sweep.
+
+    Returns:
+      The losses as `call` returns them, aux, the objectives' names, and per leaf of
+      `params` its gradients as lanes (or an array of zeros: no objective reaches it).
+    """
+    names: tuple[str, ...] = ()
+
+    def scalars(params: PyTree) -> tuple[list[jax.Array], Any]:
+        nonlocal names
+        losses, aux = _pair(call(params)) if has_aux else (call(params), None)
+        names, values = _named_scalars(losses)
+        return values, (losses, aux)
+
+    values, vjp, (losses, aux) = jax.vjp(scalars, params, has_aux=True)
+    cotangents = [jnp.ones_like(x) for x in values]
+    backward = jax.make_jaxpr(vjp)(cotangents)
+    lanes = _pullback.seeds(cotangents, pullback=pullback)
+    return losses, aux, names, _pullback.evaluate(backward, lanes, pullback=pullback)
+
+
+def _call(fun: Any, args: Any, kwargs: Any, params: PyTree) -> Any:
+    return fun(params, *args, **kwargs)
+
+
+def _rows_as_given(
+    groups: ObjectiveGroups,
+    names: tuple[str, ...],
+    params: PyTree,
+    reached: list[Rows] | None,
+) -> list[Rows]:
+    """Per parameter the rows that `groups` asks for, checked against `reached`."""
+    if set(groups.objectives) != set(names):
+        raise ValueError(
+            f"value_and_objective_grads: unknown objective: the groups are for "
+            f"{groups.objectives}, the function returns {names}."
+        )
+    index = {name: k for k, name in enumerate(names)}
+    rows = []
+    for i, (path, _) in enumerate(named_leaves(params)):
+        group = groups.group_of(path)
+        rows.append(tuple(index[name] for name in groups.groups[group]))
+        if reached is not None and set(rows[-1]) != set(reached[i]):
+            found = tuple(names[k] for k in reached[i])
+            raise ValueError(
+                f"value_and_objective_grads: parameter {path!r} is in group {group!r} "
+                f"with the objectives {groups.groups[group]}, but in the function it "
+                f"is reached by {found}."
+            )
+    return rows
+
+
+def _named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
+    """The names and the values of the losses, in the function's own order."""
+    if isinstance(losses, Mapping):
+        named = {str(name): jnp.asarray(x) for name, x in losses.items()}
+    elif isinstance(losses, jax.Array) and losses.ndim == 1:
+        named = {str(k): losses[k] for k in range(losses.shape[0])}
+    else:
+        got = getattr(losses, "shape", None)
+        raise ValueError(
+            "value_and_objective_grads: the function must return a mapping of scalar "
+            "losses or an array [K], got "
+            + (f"an array of shape {got}." if got is not None else f"{type(losses)}.")
+        )
+    if not named:
+        raise ValueError("value_and_objective_grads: the function returned no loss.")
+    for name, x in named.items():
+        if x.shape:
+            raise ValueError(
+                f"value_and_objective_grads: loss {name!r} must be a scalar, got "
+                f"shape {x.shape}."
+            )
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(
+                f"value_and_objective_grads: loss {name!r} must be real and floating, "
+                f"got {x.dtype}."
+            )
+    return tuple(named), list(named.values())
+
+
+def _pair(out: Any) -> tuple[Any, Any]:
+    if not (isinstance(out, tuple) and len(out) == 2):
+        raise TypeError(
+            "value_and_objective_grads: with has_aux=True the function must return a "
+            f"pair (losses, aux), got {type(out).__name__}."
+        )
+    return out
+
+
+def _check_params(params: PyTree, caller: str) -> None:
+    for path, leaf in named_leaves(params):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{caller}: parameter {path!r} must be a real floating array, got "
+                f"{dtype or type(leaf).__name__}."
+            )
+
+
+def _split_arrays(tree: PyTree) -> tuple[list[Any], Callable[[list[Any]], PyTree]]:
+    """The leaves of a tree that are arrays, and how to put others in their places."""
+    leaves, treedef = jax.tree.flatten(tree)
+    where = [i for i, x in enumerate(leaves) if hasattr(x, "shape")]
+
+    def rebuild(arrays: list[Any]) -> PyTree:
+        full = list(leaves)
+        for i, x in zip(where, arrays, strict=True):
+            full[i] = x
+        return jax.tree.unflatten(treedef, full)
+
+    return [leaves[i] for i in where], rebuild

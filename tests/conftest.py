@@ -1,0 +1,14 @@
+"""Strict numerics for every test: no silent rank promotion, 8 CPU devices."""
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+    """Float64 for the duration of one test."""
+    with jax.enable_x64(True):
+        yield
