@@ -67,7 +67,6 @@ def mmpareto(
 
     Example:
       >>> import jax.numpy as jnp
-    import numpy as np
       >>> import mmpareto_jax as mmp
       >>> grads = {"encoder": jnp.array([[1.0, 1.0], [-2.0, 0.0]])}  # a conflict
       >>> tx = mmp.mmpareto(("joint", "unimodal"), gamma=1.5)

@@ -146,8 +146,7 @@ def _broadcast(terms: Sequence[Support], params: Any) -> Support:
 def _slice(terms: Sequence[Support], params: Any) -> Support:
     strides = params["strides"] or (1,) * terms[0].ndim
     bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-    cut: Support = terms[0][tuple(slice(*b) for b in bounds)]
-    return cut
+    return np.asarray(terms[0][tuple(slice(*b) for b in bounds)], bool)
 
 
 def _same(terms: Sequence[Support], _: Any) -> Support:

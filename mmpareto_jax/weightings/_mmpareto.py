@@ -33,7 +33,6 @@ def mmpareto(gamma: ScalarOrSchedule = 1.5) -> Weighting:
 
     Example:
       >>> import jax.numpy as jnp
-    import numpy as np
       >>> import mmpareto_jax as mmp
       >>> gramian = jnp.array([[2.0, -3.0], [-3.0, 6.0]])  # a conflict
       >>> weights, _ = mmp.weightings.mmpareto(gamma=1.5).weights(gramian, ())
