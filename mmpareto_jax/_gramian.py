@@ -93,7 +93,7 @@ def group_gramians(groups: Sequence[Sequence[jax.Array]]) -> list[Gramians]:
     def rescaled() -> list[Gramians]:
         out = []
         for leaves, dtype in zip(groups, dtypes, strict=True):
-            peaks = [jnp.max(jnp.abs(x)).astype(dtype) for x in leaves]
+            peaks = [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves]
             peak = functools.reduce(jnp.maximum, peaks)
             # Zero has no scale; NaN and infinity must stay visible.
             usable = (peak > 0) & jnp.isfinite(peak)

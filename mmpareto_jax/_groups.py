@@ -155,14 +155,22 @@ class ObjectiveGroups:
             f"{_shorten(list(self.members))}."
         )
 
+    def describe(self, group: str) -> tuple[str, str]:
+        """What the table says of a group: its parameters and its objectives.
+
+        Raises:
+          ValueError: there is no such group.
+        """
+        if group not in self.groups:
+            raise ValueError(
+                f"ObjectiveGroups: unknown group {group!r}; the groups are "
+                f"{tuple(self.groups)}."
+            )
+        paths = [path or "(all)" for path, x in self.members.items() if x == group]
+        return _shorten(_fold(paths)), ", ".join(self.groups[group]) or "-"
+
     def __str__(self) -> str:
-        paths: dict[str, list[str]] = {name: [] for name in self.groups}
-        for path, name in self.members.items():
-            paths[name].append(path or "(all)")
-        rows = [
-            (name, ", ".join(objectives) or "-", _shorten(_fold(paths[name])))
-            for name, objectives in self.groups.items()
-        ]
+        rows = [(name, *self.describe(name)[::-1]) for name in self.groups]
         table = [("group", "objectives", "parameters"), *rows]
         widths = [max(len(row[i]) for row in table) for i in range(2)]
         lines = (f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in table)

@@ -96,7 +96,8 @@ def _official_direction(gramian: jax.Array) -> jax.Array:
 
 def _upward(gramian: jax.Array, weights: jax.Array) -> jax.Array:
     """max(1, λ) of one tensor; 1 where its direction is rounding error."""
-    direction = weights / jnp.mean(weights)
+    gamma = jnp.mean(weights)  # may be 0: then the update is, whatever this returns
+    direction = weights / jnp.where(gamma == 0, 1.0, gamma)
     square = direction @ gramian @ direction
     reach = direction @ jnp.sqrt(jnp.diagonal(gramian))
     noise = square <= 10 * np.finfo(gramian.dtype).eps * reach**2

@@ -146,7 +146,8 @@ def _broadcast(terms: Sequence[Support], params: Any) -> Support:
 def _slice(terms: Sequence[Support], params: Any) -> Support:
     strides = params["strides"] or (1,) * terms[0].ndim
     bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-    return np.asarray(terms[0][tuple(slice(*b) for b in bounds)], bool)
+    cut: Support = terms[0][tuple(slice(*b) for b in bounds)]
+    return cut
 
 
 def _same(terms: Sequence[Support], _: Any) -> Support:
@@ -154,7 +155,8 @@ def _same(terms: Sequence[Support], _: Any) -> Support:
 
 
 def _or(terms: Sequence[Support], _: Any) -> Support:
-    return np.logical_or.reduce(np.broadcast_arrays(*terms))
+    either: Support = np.logical_or.reduce(np.broadcast_arrays(*terms))
+    return either
 
 
 _SUPPORT: dict[str, Callable[[Sequence[Support], Any], Any]] = {
@@ -178,6 +180,9 @@ _SUPPORT: dict[str, Callable[[Sequence[Support], Any], Any]] = {
     "rev": lambda terms, params: np.flip(terms[0], params["dimensions"]),
     "reduce_sum": lambda terms, params: terms[0].any(axis=tuple(params["axes"])),
     "concatenate": lambda terms, params: np.concatenate(terms, params["dimension"]),
+    "split": lambda terms, params: np.split(
+        terms[0], np.cumsum(params["sizes"])[:-1], params["axis"]
+    ),
     "stack": lambda terms, params: np.stack(terms, params["axis"]),
     "unstack": lambda terms, params: [
         np.take(terms[0], i, params["axis"])

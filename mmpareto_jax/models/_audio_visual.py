@@ -127,13 +127,17 @@ class AVClassifier(nnx.Module):
             for width in widths
         )
 
-    def __call__(self, audio: jax.Array, visual: jax.Array) -> dict[str, jax.Array]:
+    def __call__(
+        self, audio: jax.Array, visual: jax.Array, *, detach_unimodal: bool = False
+    ) -> dict[str, jax.Array]:
         """Logits of the three objectives.
 
         Args:
             audio: [B, F, T, 1], a spectrogram of F frequencies and T times (or what the
                 audio encoder takes).
             visual: [B, frames, H, W, 3] (or what the visual encoder takes).
+            detach_unimodal: whether the unimodal heads are probes: they see the
+                features, but their losses do not reach the encoders.
 
         Returns:
             `{"joint": z, "audio": z, "visual": z}`, each z [B, num_classes], float32 or
@@ -144,10 +148,13 @@ class AVClassifier(nnx.Module):
         """
         audio_features = self.audio_encoder(audio)
         visual_features = self.visual_encoder(visual)
+        probed = [audio_features, visual_features]
+        if detach_unimodal:
+            probed = [jax.lax.stop_gradient(x) for x in probed]
         logits = {
             "joint": self.fusion([audio_features, visual_features]),
-            "audio": self.audio_head(audio_features),
-            "visual": self.visual_head(visual_features),
+            "audio": self.audio_head(probed[0]),
+            "visual": self.visual_head(probed[1]),
         }
         return {
             name: z.astype(jnp.promote_types(z.dtype, jnp.float32))

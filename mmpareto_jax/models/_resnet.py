@@ -184,9 +184,7 @@ class ResNet18(nnx.Module):
         check_input(x, self.in_channels, "ResNet18")
         leading = x.shape[:-3]
         x = nnx.relu(self.bn1(self.conv1(fold_frames(x))))
-        x = nnx.max_pool(  # type: ignore[no-untyped-call]
-            x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))
-        )
+        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x = block(x)

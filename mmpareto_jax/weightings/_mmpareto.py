@@ -77,16 +77,19 @@ def paper(gramian: jax.Array) -> jax.Array:
 def pareto(gramian: jax.Array, *, strict: bool) -> tuple[jax.Array, jax.Array]:
     """K · w and whether there is a conflict; without one all K · w are 1.
 
-    An objective whose gradient is zero is done: it conflicts with none and gets no
-    weight in the min-norm point (which else would be zero, and stop the others too).
+    An objective whose gradient is zero is done: it conflicts with none and has no part
+    in the min-norm point (which else would be zero, and stop the others too). The
+    others are weighted as if it were not there, and it keeps 1.
     """
     num = gramian.shape[0]
     alive = jnp.diagonal(gramian) > 0
     pair = alive[:, None] & alive[None, :] & ~jnp.eye(num, dtype=bool)
     opposed = gramian < 0 if strict else gramian <= 0
     conflict = jnp.any(opposed & pair)
-    weights = num * min_norm_weights(gramian, among=alive)
-    return jnp.where(conflict, weights, jnp.ones_like(weights)), conflict
+    # The solver needs somebody to be there, also where its result is not used.
+    simplex = min_norm_weights(gramian, among=alive | ~alive.any())
+    weights = jnp.sum(alive) * simplex
+    return jnp.where(conflict & alive, weights, jnp.ones_like(weights)), conflict
 
 
 def visible(weights: jax.Array, gramian: jax.Array) -> jax.Array:

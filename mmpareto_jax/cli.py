@@ -1,0 +1,251 @@
+"""The command ``mmpareto``: train, evaluate, plot.
+
+Heavy imports are inside the commands, so that ``--help`` and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import importlib.util
+import sys
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mmpareto_jax._version import __version__
+
+if TYPE_CHECKING:
+    from mmpareto_jax.training import Config, Result
+    from mmpareto_jax.training._loop import Progress
+
+_USAGE_ERROR = 2
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      argv: the arguments; by default the process's own.
+
+    Returns:
+      The exit code: 0, 2 for a mistake in the call, 130 after Ctrl-C.
+    """
+    missing = [
+        name
+        for name in ("flax", "grain", "orbax", "tensorboardX", "rich", "matplotlib")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        return _fail(f"{', '.join(missing)} missing: pip install 'mmpareto-jax[train]'")
+    try:
+        arguments = vars(_parser().parse_args(argv))
+        command = arguments.pop("command")
+        code: int = {"train": _train, "evaluate": _evaluate, "plot": _plot}[command](
+            arguments
+        )
+    except SystemExit as stop:  # argparse has printed its line or its help
+        return int(stop.code or 0)
+    except ValueError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake in one line, without the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_USAGE_ERROR, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from mmpareto_jax.training._config import Config, Task
+
+    parser = _Parser(prog="mmpareto", allow_abbrev=False, description=main.__doc__)
+    parser.description = "Multimodal training with MMPareto in JAX."
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train", help="train a model", allow_abbrev=False, argument_default=None
+    )
+    train.add_argument(
+        "task",
+        nargs="?",
+        choices=typing.get_args(Task),
+        help="what to learn (default: av-digits)",
+    )
+    train.add_argument("--workdir", help="where the run is written (default: runs/...)")
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in --workdir"
+    )
+    train.add_argument("--config", metavar="FILE", help="TOML or JSON; flags go first")
+    hints = typing.get_type_hints(Config)
+    for field in dataclasses.fields(Config):
+        if field.name != "task":
+            _add_flag(train, field, hints[field.name])
+
+    evaluate = commands.add_parser("evaluate", help="evaluate a run's checkpoint")
+    evaluate.add_argument("workdir")
+    evaluate.add_argument(
+        "--checkpoint",
+        choices=("best", "latest"),
+        default="best",
+        help="best on validation, or latest (default: %(default)s)",
+    )
+    plot = commands.add_parser("plot", help="draw a run's figures again")
+    plot.add_argument("workdir")
+    return parser
+
+
+def _add_flag(
+    parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any
+) -> None:
+    options: dict[str, Any]
+    if typing.get_origin(hint) is typing.Literal:
+        options = {"choices": typing.get_args(hint)}
+    else:
+        kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+        options = {"type": kind, "metavar": kind.__name__.upper()}
+    default = "" if field.default is None else f" (default: {field.default})"
+    parser.add_argument(
+        f"--{field.name.replace('_', '-')}",
+        help=f"{field.metadata['help']}{default}",
+        **options,
+    )
+
+
+def _train(arguments: dict[str, Any]) -> int:
+    workdir, resume = arguments.pop("workdir"), arguments.pop("resume")
+    config = _config(arguments, workdir, resume)
+    if workdir is None:
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        workdir = f"runs/{config.task}-{config.method}-seed{config.seed}-{now}"
+    from mmpareto_jax.training import draw_figures, train
+
+    with _progress_bar(config) as progress:
+        result = train(config, workdir, resume=resume, progress=progress)
+    files = draw_figures(workdir)
+    _print_result(result, [path.name for path in files])
+    if result.finished:
+        return 0
+    print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
+    return _INTERRUPTED
+
+
+def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Config:
+    """Defaults (of the run, when it is resumed) < the file < the flags."""
+    from mmpareto_jax.training._config import Config, load_config
+
+    values: dict[str, Any] = {}
+    if resume:
+        if workdir is None:
+            raise ValueError("--resume needs the --workdir of the run to continue")
+        from mmpareto_jax.training._loop import read_config
+
+        values = read_config(workdir).to_dict()
+    path = arguments.pop("config")
+    if path is not None:
+        values |= load_config(path)
+    values |= {k: v for k, v in arguments.items() if v is not None}
+    return Config(**values)
+
+
+def _evaluate(arguments: dict[str, Any]) -> int:
+    from mmpareto_jax.training import evaluate
+
+    _print_result(evaluate(arguments["workdir"], arguments["checkpoint"]), [])
+    return 0
+
+
+def _plot(arguments: dict[str, Any]) -> int:
+    from mmpareto_jax.training import draw_figures
+
+    for path in draw_figures(arguments["workdir"]):
+        print(path)
+    return 0
+
+
+def _print_result(result: Result, figures: list[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"{result.config.method}, accuracy in %")
+    table.add_column("")
+    for split in result.scores:
+        table.add_column(split, justify="right")
+    for objective, title in result.titles.items():
+        accuracies = [s[f"accuracy/{objective}"] for s in result.scores.values()]
+        table.add_row(title, *(f"{100 * x:.1f}" for x in accuracies))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    note = " on validation" if result.checkpoint == "best" else ""
+    print(f"checkpoint: step {result.step}, the {result.checkpoint}{note}")
+    for group, share in result.conflicts.items():
+        where, objectives = result.groups.describe(group)
+        print(f"conflicting steps, {where} ({objectives}): {100 * share:.1f} %")
+    print(f"workdir: {result.workdir}")
+    print("  config.json  metrics.jsonl  tensorboard/  checkpoints/")
+    if figures:
+        print(f"  figures/: {'  '.join(figures)}")
+
+
+@contextlib.contextmanager
+def _progress_bar(config: Config) -> Iterator[Progress | None]:
+    """A bar with losses, accuracies and steps/s; nothing when not on a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed or 0:.0f} steps/s")
+
+    columns = (
+        TextColumn(config.method),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[metrics]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("train", total=None, metrics="compiling")
+
+        def progress(step: int, total: int, metrics: dict[str, Any]) -> None:
+            if step % 10 == 0 and metrics:
+                shown = [
+                    f"{name.split('/')[1]} {100 * float(value):.0f} %, "
+                    f"loss {float(metrics[name.replace('accuracy', 'loss')]):.2f}"
+                    for name, value in sorted(metrics.items())
+                    if name.startswith("accuracy/")
+                ]
+                bar.update(task, metrics="; ".join(shown))
+            bar.update(task, completed=step, total=total)
+
+        yield progress
+
+
+def _fail(message: str) -> int:
+    print(f"mmpareto: {message}", file=sys.stderr)
+    return _USAGE_ERROR

@@ -1,0 +1,140 @@
+"""The configuration of a run: one frozen dataclass for Python, flags and files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+# This module is read for `mmpareto --help`, so it imports nothing heavy.
+
+Task = Literal["av-digits"]
+Method = Literal["joint", "uniform", "uniform-gamma", "pareto", "mmpareto"]
+
+
+def _option(default: Any, help: str) -> Any:  # noqa: A002
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a run does; with the package's version it determines every number.
+
+    Raises:
+      ValueError: a value that no run can have, named with what was expected.
+
+    Example:
+      >>> config = Config(method="uniform", epochs=2)
+      >>> config.batch_size
+      32
+      >>> Config(lr=-1.0)
+      Traceback (most recent call last):
+      ValueError: lr: expected a finite number > 0, got -1.0
+    """
+
+    task: Task = _option("av-digits", "what to learn")
+    method: Method = _option("mmpareto", "how the objectives' gradients are combined")
+    gamma: float = _option(1.5, "MMPareto's factor on the encoders' gradients")
+    variant: Literal["paper", "official"] = _option(
+        "paper", "see mmpareto_jax.mmpareto"
+    )
+    seed: int = _option(0, "of the parameters and the order of the examples")
+    epochs: int = _option(15, "length of the run")
+    steps: int | None = _option(None, "length of the run in steps, instead of epochs")
+    batch_size: int = _option(32, "examples per step")
+    lr: float = _option(0.05, "learning rate")
+    schedule: Literal["cosine", "constant"] = _option(
+        "cosine", "of the learning rate; the official code keeps it constant"
+    )
+    momentum: float = _option(0.9, "of SGD")
+    weight_decay: float = _option(1e-4, "added after the combination, as in the paper")
+    dtype: Literal["float32", "bfloat16"] = _option("float32", "of the computation")
+    pullback: Literal["unroll", "vmap"] = _option("unroll", "of the gradient engine")
+    train_examples: int = _option(1000, "size of the training split")
+    audio_snr_db: float = _option(3.0, "noise on the spoken digit, dB")
+    visual_noise: float = _option(0.3, "noise on the written digit, standard deviation")
+    visual_occlusion: int = _option(3, "side of the hidden square, pixels of 8")
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name), hints[field.name])
+        for name in ("epochs", "batch_size", "train_examples"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        _check("steps", self.steps, self.steps is None or self.steps >= 1, "at least 1")
+        _check("seed", self.seed, 0 <= self.seed < 2**31, "0 to 2**31 - 1")
+        fits = self.batch_size <= self.train_examples
+        _check("batch_size", self.batch_size, fits, "at most train_examples")
+        finite = "a finite number > 0"
+        _check("lr", self.lr, 0 < self.lr < math.inf, finite)
+        _check("momentum", self.momentum, 0 <= self.momentum < 1, "0 <= momentum < 1")
+        for name in ("gamma", "weight_decay", "visual_noise"):
+            value = getattr(self, name)
+            _check(name, value, 0 <= value < math.inf, "a finite number >= 0")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps per pass over the training split, full batches only."""
+        return self.train_examples // self.batch_size
+
+    @property
+    def num_steps(self) -> int:
+        """The length of the run, in steps."""
+        return self.steps or self.epochs * self.steps_per_epoch
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, in order."""
+        return dataclasses.asdict(self)
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """Reads values for a ``Config`` from a TOML or JSON file.
+
+    Args:
+      path: the file; JSON when it ends in ``.json``, otherwise TOML.
+
+    Returns:
+      Field name -> value, for the fields that the file has.
+
+    Raises:
+      ValueError: not readable, not of that format, or an unknown field.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"config {path}: {error}") from error
+    if not isinstance(values, Mapping):
+        raise ValueError(f"config {path}: expected names and values")
+    known = {field.name for field in dataclasses.fields(Config)}
+    for name in values:
+        if name not in known:
+            raise ValueError(
+                f"config {path}: unknown name {name!r}; known are {sorted(known)}"
+            )
+    return dict(values)
+
+
+def _check(name: str, value: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, got {value}")
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    if typing.get_origin(hint) is Literal:
+        options = typing.get_args(hint)
+        _check(name, repr(value), value in options, f"one of {', '.join(options)}")
+        return
+    union = isinstance(hint, types.UnionType)
+    kinds = typing.get_args(hint) if union else (hint,)
+    if float in kinds:
+        kinds = (*kinds, int)
+    right = isinstance(value, kinds) and not isinstance(value, bool)
+    _check(name, repr(value), right, " or ".join(k.__name__ for k in kinds))

@@ -1,0 +1,154 @@
+"""PNG figures of a run, from its metrics alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmpareto_jax.training._metrics import read_metrics
+
+# Okabe & Ito's colours, which stay apart for colour-blind readers.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_Record = dict[str, Any]
+
+
+def draw_figures(workdir: str | Path) -> list[Path]:
+    """Draws the figures of a finished or stopped run into ``WORKDIR/figures``.
+
+    ``learning_curves.png``: accuracy and loss of every objective. For runs in which
+    several objectives act on a group of parameters also, per group,
+    ``cosine.png``, ``weights.png`` and ``gradient_norms.png``: what Figure 1 of the
+    MMPareto paper shows, on your own run.
+
+    Args:
+      workdir: the run's directory.
+
+    Returns:
+      The files.
+
+    Raises:
+      ValueError: the directory holds no metrics.
+    """
+    workdir = Path(workdir)
+    records = read_metrics(workdir)
+    train = [r for r in records if r["split"] == "train"]
+    validation = [r for r in records if r["split"] == "validation"]
+    if not train:
+        raise ValueError(f"workdir {workdir}: holds no metrics to plot")
+    groups = [k.removesuffix("/cosine") for k in train[0] if k.endswith("/cosine")]
+    folder = workdir / "figures"
+    folder.mkdir(exist_ok=True)
+    figures = {"learning_curves": _learning_curves(train, validation)}
+    if groups:
+        figures["cosine"] = _cosine(train, groups)
+        figures["weights"] = _weights(train, groups)
+        figures["gradient_norms"] = _gradient_norms(train, groups)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=130)
+    return paths
+
+
+def _learning_curves(train: list[_Record], validation: list[_Record]) -> Figure:
+    figure, axes = _panels(2)
+    for axis, metric in zip(axes, ("accuracy", "loss"), strict=True):
+        for name, colour in _colours(train).items():
+            key = f"{metric}/{name}"
+            steps, values = _series(train, key)
+            axis.plot(steps, _smooth(values), color=colour, alpha=0.35, lw=1)
+            steps, values = _series(validation, key)
+            axis.plot(steps, values, color=colour, marker=".", label=name)
+        axis.set(xlabel="step", ylabel=metric)
+    axes[0].set(title="validation (dots), training (faint)", ylim=(0, 1.02))
+    axes[1].set_yscale("log")
+    axes[0].legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _cosine(train: list[_Record], groups: Sequence[str]) -> Figure:
+    figure, axes = _panels(len(groups))
+    for axis, group in zip(axes, groups, strict=True):
+        steps, values = _series(train, f"{group}/cosine")
+        conflict = values < 0
+        axis.axhline(0, color="0.3", lw=0.8)
+        axis.scatter(steps[~conflict], values[~conflict], s=5, color=_COLOURS[0])
+        axis.scatter(steps[conflict], values[conflict], s=9, color=_COLOURS[1])
+        axis.set(
+            title=f"{group}: conflict in {np.mean(conflict):.1%} of the steps",
+            xlabel="step",
+            ylabel="cosine of the gradients",
+            ylim=(-1.05, 1.05),
+        )
+    return figure
+
+
+def _weights(train: list[_Record], groups: Sequence[str]) -> Figure:
+    figure, axes = _panels(len(groups))
+    for axis, group in zip(axes, groups, strict=True):
+        for name in _names(train, group, "weight"):
+            colour = _colours(train)[name]
+            steps, values = _series(train, f"{group}/weight/{name}")
+            axis.plot(steps, values, ".", color=colour, ms=3, label=name)
+        axis.set(title=group, xlabel="step", ylabel="share of the weight")
+        axis.set_ylim(-0.02, 1.02)
+        axis.legend(frameon=False)
+    return figure
+
+
+def _gradient_norms(train: list[_Record], groups: Sequence[str]) -> Figure:
+    figure, axes = _panels(len(groups))
+    for axis, group in zip(axes, groups, strict=True):
+        names = _names(train, group, "norm")
+        norms = [_series(train, f"{group}/norm/{name}")[1] for name in names]
+        positive = np.concatenate(norms)
+        positive = positive[positive > 0]
+        if not positive.size:
+            continue
+        bins = np.geomspace(positive.min(), positive.max() * 1.001, 40).tolist()
+        for name, values in zip(names, norms, strict=True):
+            colour = _colours(train)[name]
+            label = f"{name}: median {np.median(values):.3g}"
+            axis.hist(values, bins=bins, color=colour, alpha=0.55, label=label)
+        axis.set(title=group, xlabel="norm of the gradient", ylabel="steps")
+        axis.set_xscale("log")
+        axis.legend(frameon=False)
+    return figure
+
+
+def _panels(num: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(5.2 * num, 3.6), layout="constrained")
+    axes = [figure.add_subplot(1, num, i + 1) for i in range(num)]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    return figure, axes
+
+
+def _colours(train: list[_Record]) -> dict[str, str]:
+    """One colour per objective, the same in every figure."""
+    names = [k.removeprefix("loss/") for k in train[0] if k.startswith("loss/")]
+    return dict(zip(names, itertools.cycle(_COLOURS), strict=False))
+
+
+def _names(train: list[_Record], group: str, kind: str) -> list[str]:
+    prefix = f"{group}/{kind}/"
+    return [k.removeprefix(prefix) for k in train[0] if k.startswith(prefix)]
+
+
+def _series(records: list[_Record], key: str) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [(r["step"], r[key]) for r in records if r.get(key) is not None]
+    steps, values = zip(*pairs, strict=True) if pairs else ((), ())
+    return np.asarray(steps), np.asarray(values, float)
+
+
+def _smooth(values: np.ndarray, span: int = 15) -> np.ndarray:
+    """A centred moving mean that shrinks at the ends."""
+    ones, kernel = np.ones_like(values), np.ones(min(span, len(values)))
+    return np.convolve(values, kernel, "same") / np.convolve(ones, kernel, "same")

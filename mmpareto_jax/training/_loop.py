@@ -1,0 +1,246 @@
+"""The training loop: batches in, metrics and checkpoints out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmpareto_jax import ObjectiveGroups, __version__
+from mmpareto_jax.data import train_batches
+from mmpareto_jax.training._checkpoint import Checkpoints, Which
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._metrics import Metrics, read_metrics
+from mmpareto_jax.training._step import TrainState, make_program
+from mmpareto_jax.training._tasks import make_task
+
+Progress = Callable[[int, int, dict[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run, or an evaluation of its checkpoint, came to.
+
+    Attributes:
+      workdir: where everything is.
+      config: the run's configuration.
+      checkpoint: which checkpoint was evaluated: "best" on validation, or "latest".
+      step: the step of that checkpoint.
+      finished: whether the run was complete; False after Ctrl-C.
+      scores: split -> name -> value, for "validation" and "test".
+      conflicts: group -> share of steps with a conflict, up to now; for the groups
+        of parameters on which several objectives act.
+      groups: which objectives act on which parameters.
+      titles: objective -> what people call it.
+      state: the state at the end of the run (after ``evaluate``: the checkpoint's).
+    """
+
+    workdir: Path
+    config: Config
+    checkpoint: Which
+    step: int
+    finished: bool
+    scores: dict[str, dict[str, float]]
+    conflicts: dict[str, float]
+    groups: ObjectiveGroups
+    titles: dict[str, str]
+    state: TrainState = dataclasses.field(repr=False)
+
+
+def train(
+    config: Config,
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Trains, and evaluates the checkpoint that was best on validation.
+
+    Ctrl-C (or SIGTERM) ends the run after the current step, with a checkpoint.
+
+    Args:
+      config: what to do.
+      workdir: a directory for the run: ``config.json``, ``metrics.jsonl``,
+        ``tensorboard/``, ``checkpoints/``. Created if it does not exist.
+      resume: go on from the latest checkpoint. The final parameters are bitwise those
+        of a run that was not interrupted.
+      progress: called as ``progress(step, num_steps, metrics)`` once per step, with
+        the metrics of the step before, so that the device never waits.
+
+    Returns:
+      The result; its ``state`` is the last one, its scores are the best checkpoint's.
+
+    Raises:
+      ValueError: the workdir holds a run and `resume` is False, or holds none, or
+        one of another configuration, and `resume` is True. Nothing is changed then.
+    """
+    workdir = Path(workdir)
+    _claim(workdir, config, resume)
+    run = _Run(workdir, config)
+    task, program = run.task, run.program
+    with contextlib.closing(run.checkpoints) as checkpoints:
+        state = program.state
+        if resume:
+            state = checkpoints.restore(state, "latest") or state
+        start = step = int(state.step)
+        batches = train_batches(
+            task.arrays["train"],
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start,
+        )
+        pending: dict[str, Any] = {}
+        with (
+            contextlib.closing(Metrics(workdir, start)) as metrics,
+            _stop_signals() as stopped,
+        ):
+            for step in range(start + 1, config.num_steps + 1):
+                state, values = program.step(state, next(batches))
+                if pending:
+                    metrics.write(step - 1, "train", jax.device_get(pending))
+                if progress is not None:
+                    progress(step, config.num_steps, pending)
+                pending = values
+                at_end = step % config.steps_per_epoch == 0 or step == config.num_steps
+                if at_end or stopped.is_set():
+                    metrics.write(step, "train", jax.device_get(pending))
+                    pending = {}
+                    accuracy = None
+                    if at_end:
+                        scores = program.evaluate(state, task.arrays["validation"])
+                        metrics.write(step, "validation", scores)
+                        accuracy = scores[f"accuracy/{next(iter(task.title))}"]
+                    metrics.flush()
+                    checkpoints.save(state, step, accuracy)
+                if stopped.is_set():
+                    break
+        result = run.result("best")
+    finished = step >= config.num_steps
+    return dataclasses.replace(result, finished=finished, state=state)
+
+
+def evaluate(workdir: str | Path, which: Which = "best") -> Result:
+    """Evaluates a checkpoint of a finished or stopped run.
+
+    Args:
+      workdir: the run's directory.
+      which: "best" on validation, or "latest".
+
+    Returns:
+      The result.
+
+    Raises:
+      ValueError: the directory holds no run, or no checkpoint.
+    """
+    workdir = Path(workdir)
+    run = _Run(workdir, read_config(workdir))
+    with contextlib.closing(run.checkpoints):
+        return run.result(which)
+
+
+def read_config(workdir: str | Path) -> Config:
+    """The configuration of the run in `workdir`.
+
+    Raises:
+      ValueError: there is none, or it is not readable.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        raise ValueError(f"workdir {workdir}: holds no run (no config.json)")
+    try:
+        return Config(**json.loads(path.read_text())["config"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"workdir {workdir}: unreadable config.json: {error}"
+        ) from None
+
+
+def _claim(workdir: Path, config: Config, resume: bool) -> None:
+    """Refuses a workdir that this run may not write to; writes its config.json."""
+    path = workdir / "config.json"
+    if resume:
+        old, new = read_config(workdir).to_dict(), config.to_dict()
+        differ = [f"{k} {old[k]} (now {new[k]})" for k in new if old[k] != new[k]]
+        if differ:
+            raise ValueError(
+                f"workdir {workdir}: holds a run of another config: {', '.join(differ)}"
+            )
+        return
+    if path.exists():
+        raise ValueError(
+            f"workdir {workdir}: already holds a run; continue it with --resume or "
+            "choose another --workdir"
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    versions = {"mmpareto_jax": __version__, "jax": jax.__version__}
+    text = json.dumps({"config": config.to_dict(), "versions": versions}, indent=2)
+    path.write_text(text + "\n")
+
+
+class _Run:
+    """The parts of a run, as training and evaluation both need them."""
+
+    def __init__(self, workdir: Path, config: Config):
+        self.workdir, self.config = workdir, config
+        self.task = make_task(config)
+        self.program = make_program(config, self.task)
+        self.checkpoints = Checkpoints(workdir / "checkpoints")
+
+    def result(self, which: Which) -> Result:
+        """Evaluates a checkpoint; the latest where none was validated yet."""
+        template = self.program.state
+        state = self.checkpoints.restore(template, which)
+        if state is None:
+            which, state = "latest", self.checkpoints.restore(template, "latest")
+        if state is None:
+            raise ValueError(f"workdir {self.workdir}: holds no checkpoint yet")
+        steps = [r for r in read_metrics(self.workdir) if r["split"] == "train"]
+        return Result(
+            workdir=self.workdir,
+            config=self.config,
+            checkpoint=which,
+            step=int(state.step),
+            finished=True,
+            scores={
+                split: self.program.evaluate(state, self.task.arrays[split])
+                for split in ("validation", "test")
+            },
+            conflicts={
+                group: sum(r[key] for r in steps) / len(steps)
+                for group in self.program.groups.groups
+                if steps and (key := f"{group}/conflict") in steps[0]
+            },
+            groups=self.program.groups,
+            titles=dict(self.task.title),
+            state=state,
+        )
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; a second one interrupts."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, _: Any) -> None:
+        stopped.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])

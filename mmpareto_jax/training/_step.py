@@ -1,0 +1,112 @@
+"""One compiled training step and one compiled evaluation step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+import mmpareto_jax as mmp
+from mmpareto_jax.data import eval_batches
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._methods import optimizer
+from mmpareto_jax.training._tasks import Task, losses_and_correct
+
+Batch = Mapping[str, Any]
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes; a tree of arrays.
+
+    Attributes:
+      step: scalar int32, the number of steps done.
+      params: the model's ``nnx.Param`` state.
+      rest: the rest of the model's state: BatchNorm statistics, random keys.
+      opt_state: the optimiser's state.
+    """
+
+    step: jax.Array
+    params: nnx.State[Any, Any]
+    rest: nnx.State[Any, Any]
+    opt_state: optax.OptState
+
+
+class Program(NamedTuple):
+    """A run's compiled functions and its first state.
+
+    Attributes:
+      groups: which objectives act on which parameters.
+      state: the state before the first step.
+      step: (state, batch) -> (state, metrics); donates the state. Metrics are
+        scalars by name: loss, accuracy, and the diagnostics of every group.
+      evaluate: (state, arrays) -> name -> float: loss and accuracy over all examples.
+    """
+
+    groups: mmp.ObjectiveGroups
+    state: TrainState
+    step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+    evaluate: Callable[[TrainState, Mapping[str, Any]], dict[str, float]]
+
+
+def make_program(config: Config, task: Task) -> Program:
+    """Builds the model, infers the groups and makes both steps."""
+    model = task.make_model(nnx.Rngs(config.seed))
+    graphdef, variables = nnx.split(model)
+    params, rest = nnx.split_state(variables, nnx.Param, ...)
+    model.eval()
+    eval_graphdef = nnx.graphdef(model)
+
+    def losses_fn(params: Any, rest: Any, batch: Batch) -> Any:
+        model = nnx.merge(graphdef, params, rest, copy=True)
+        losses, correct = losses_and_correct(task.logits(model, batch), batch["label"])
+        return losses, (nnx.state(model, nnx.Not(nnx.Param)), correct)
+
+    example = {k: x[: config.batch_size] for k, x in task.arrays["train"].items()}
+    groups = mmp.objective_groups(losses_fn, params, rest, example, has_aux=True)
+    tx = optimizer(groups, config)
+    value_and_grads = mmp.value_and_objective_grads(
+        losses_fn, groups, has_aux=True, pullback=config.pullback
+    )
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        (losses, (rest, correct)), grads = value_and_grads(
+            state.params, state.rest, batch
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {f"loss/{k}": x for k, x in losses.items()}
+        metrics |= {f"accuracy/{k}": jnp.mean(x) for k, x in correct.items()}
+        for group, values in mmp.diagnostics(opt_state).items():
+            names = groups.groups[group]
+            shares = values["weights"] / jnp.sum(values["weights"])
+            for key in ("cosine", "conflict", "magnitude"):
+                metrics[f"{group}/{key}"] = values[key]
+            for k, name in enumerate(names):
+                metrics[f"{group}/norm/{name}"] = values["norms"][k]
+                metrics[f"{group}/weight/{name}"] = shares[k]
+        return TrainState(state.step + 1, params, rest, opt_state), metrics
+
+    def evaluate_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
+        model = nnx.merge(eval_graphdef, params, rest, copy=True)
+        logits, mask = task.logits(model, batch), batch["mask"]
+        _, correct = losses_and_correct(logits, batch["label"])
+        sums = {f"accuracy/{k}": jnp.sum(x * mask) for k, x in correct.items()}
+        for name, z in logits.items():
+            each = optax.softmax_cross_entropy_with_integer_labels(z, batch["label"])
+            sums[f"loss/{name}"] = jnp.sum(each * mask)
+        return sums
+
+    compiled = jax.jit(evaluate_batch)
+
+    def evaluate(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, float]:
+        batches = eval_batches(arrays, batch_size=min(200, len(arrays["label"])))
+        totals = [compiled(state.params, state.rest, batch) for batch in batches]
+        size = len(arrays["label"])
+        return {k: float(sum(t[k] for t in totals)) / size for k in sorted(totals[0])}
+
+    state = TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params))
+    return Program(groups, state, jax.jit(step, donate_argnums=0), evaluate)

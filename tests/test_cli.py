@@ -1,0 +1,88 @@
+"""Tests for the command line: what it prints, its exit codes, one line per mistake."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mmpareto_jax import __version__
+from mmpareto_jax.cli import main
+
+SMALL = ["--train-examples", "32", "--batch-size", "16", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", "av-digits", "--workdir", str(path), *SMALL]) == 0
+    return path
+
+
+def test_train_prints_the_table_and_where_it_wrote(tmp_path, capsys):
+    config = tmp_path / "run.toml"
+    config.write_text('method = "pareto"\ntrain_examples = 32\nbatch_size = 8\n')
+    path = tmp_path / "run"
+    flags = ["--steps", "1", "--batch-size", "16"]
+    assert main(["train", "--config", str(config), "--workdir", str(path), *flags]) == 0
+    out = capsys.readouterr().out
+    for word in ("pareto", "multimodal", "audio", "visual", "validation", "test"):
+        assert word in out
+    assert "conflicting steps, audio_encoder (joint, audio)" in out
+    assert str(path) in out
+    assert (path / "figures" / "cosine.png").stat().st_size > 5000
+    # Flags go before the file.
+    assert '"batch_size": 16' in (path / "config.json").read_text()
+
+
+def test_evaluate_and_plot(workdir, capsys):
+    assert main(["evaluate", str(workdir)]) == 0
+    assert "multimodal" in capsys.readouterr().out
+    assert main(["plot", str(workdir)]) == 0
+    assert "learning_curves.png" in capsys.readouterr().out
+
+
+def test_resume_takes_the_config_of_the_run(workdir):
+    assert main(["train", "--workdir", str(workdir), "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+        (["train", "--lr", "-1"], "lr: expected a finite number > 0, got -1.0"),
+        (["train", "--method", "x"], "argument --method: invalid choice: 'x'"),
+        (["train", "--unknown"], "unrecognized arguments: --unknown"),
+        (["train", "--resume"], "--resume needs the --workdir"),
+        (["train", "--config", "/nowhere.toml"], "config /nowhere.toml"),
+        (["train", "--workdir", "WORKDIR"], "already holds a run"),
+        (["train", "--workdir", "WORKDIR", "--resume", "--seed", "1"], "another con"),
+        (["evaluate", "/nowhere"], "holds no run"),
+        (["plot", "/nowhere"], "holds no metrics"),
+        ([], "arguments are required: COMMAND"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments, message, workdir, capsys):
+    arguments = [str(workdir) if a == "WORKDIR" else a for a in arguments]
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+
+
+def test_module_and_version():
+    out = subprocess.run(
+        [sys.executable, "-m", "mmpareto_jax", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert out.stdout.strip() == __version__
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in ("train", "evaluate", "plot"))

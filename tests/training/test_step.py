@@ -1,0 +1,119 @@
+"""Tests for the compiled step of every method."""
+
+import dataclasses
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmpareto_jax.data import train_batches
+from mmpareto_jax.training import Config
+from mmpareto_jax.training._config import Method
+from mmpareto_jax.training._step import make_program
+from mmpareto_jax.training._tasks import make_task
+
+CONFIG = Config(train_examples=64, batch_size=16, steps=3, schedule="constant")
+
+
+@pytest.fixture(scope="module")
+def task():
+    return make_task(CONFIG)
+
+
+def one_step(config, task):
+    program = make_program(config, task)
+    batch = next(
+        train_batches(task.arrays["train"], batch_size=config.batch_size, seed=0)
+    )
+    before = jax.tree.map(np.asarray, program.state.params)
+    state, metrics = program.step(program.state, batch)
+    return program, before, state, metrics
+
+
+def change(before, state):
+    """Path -> how far a parameter moved in a first step of SGD."""
+    moved = jax.tree.map(lambda a, b: np.asarray(b) - a, before, state.params)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(moved)
+    return {jax.tree_util.keystr(path, simple=True): x for path, x in leaves}
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_groups(method):
+    config = dataclasses.replace(CONFIG, method=method)
+    program = make_program(config, make_task(config))
+    expected = (
+        {"joint": ("joint",)}
+        if method == "joint"
+        else {
+            "joint+audio": ("joint", "audio"),
+            "joint+visual": ("joint", "visual"),
+            "joint": ("joint",),
+        }
+    )
+    heads = {"audio": ("audio",), "visual": ("visual",)}
+    assert program.groups.groups == expected | heads
+
+
+def test_gamma_scales_the_encoders_alone(task):
+    configs = [
+        dataclasses.replace(CONFIG, method=m, weight_decay=0.0, gamma=2.0)
+        for m in ("uniform", "uniform-gamma")
+    ]
+    plain, control = (change(*one_step(c, task)[1:3]) for c in configs)
+    for path, moved in plain.items():
+        factor = 2.0 if "encoder" in path else 1.0
+        np.testing.assert_allclose(control[path], factor * moved, rtol=1e-4, atol=1e-6)
+
+
+def test_step_compiles_once_and_moves_nothing_off_the_device(task):
+    program, _, state, _ = one_step(CONFIG, task)
+    batches = train_batches(task.arrays["train"], batch_size=16, seed=1)
+    batches = [jax.device_put(next(batches)) for _ in range(2)]
+    with jax.transfer_guard("disallow"):
+        for batch in batches:
+            state, metrics = program.step(state, batch)
+    assert program.step._cache_size() <= 2  # host and device batches
+    assert int(state.step) == 3
+    text = program.step.lower(state, batches[0]).compile().as_text()
+    assert "callback" not in text
+    assert jnp.isfinite(metrics["loss/joint"])
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(task):
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    program, _, state, metrics = one_step(config, make_task(config))
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    _, _, _, exact = one_step(CONFIG, task)
+    assert metrics["loss/joint"] == pytest.approx(float(exact["loss/joint"]), rel=0.05)
+    assert metrics["loss/joint"] != exact["loss/joint"]
+    batch = {k: x[:16] for k, x in task.arrays["train"].items()}
+    assert "bf16" in program.step.lower(state, batch).as_text()
+
+
+def test_evaluation_counts_every_example_once(task):
+    program = make_program(CONFIG, task)
+    arrays = {k: x[:250] for k, x in task.arrays["validation"].items()}
+    whole = program.evaluate(program.state, arrays)
+    parts = [
+        (len(part["label"]), program.evaluate(program.state, part))
+        for part in (
+            {k: x[:100] for k, x in arrays.items()},
+            {k: x[100:] for k, x in arrays.items()},
+        )
+    ]
+    for name, value in whole.items():
+        expected = sum(n * scores[name] for n, scores in parts) / 250
+        assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_learns(task):
+    config = dataclasses.replace(CONFIG, steps=40)
+    program = make_program(config, task)
+    state, losses = program.state, []
+    batches = train_batches(task.arrays["train"], batch_size=16, seed=0)
+    for _ in range(config.num_steps):
+        state, metrics = program.step(state, next(batches))
+        losses.append(float(metrics["loss/joint"]))
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
