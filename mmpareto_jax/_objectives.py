@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax import _pullback
 from mmpareto_jax._groups import (
     ObjectiveGroups,
     Objectives,
@@ -17,6 +16,8 @@ from mmpareto_jax._groups import (
     as_groups,
     named_leaves,
 )
+from mmpareto_jax._lanes import gradient, rows_of
+from mmpareto_jax._pullback import Pullback, evaluate
 from mmpareto_jax._reach import Rows
 
 
@@ -25,7 +26,7 @@ def value_and_objective_grads(
     groups: Objectives | None = None,
     *,
     has_aux: bool = False,
-    pullback: _pullback.Pullback = "unroll",
+    pullback: Pullback = "unroll",
 ) -> Callable[..., Any]:
     r"""Makes a function that gives all losses and the gradient of each of them.
 
@@ -94,17 +95,14 @@ def value_and_objective_grads(
         _check_params(params, "value_and_objective_grads")
         call = functools.partial(_call, fun, args, kwargs)
         losses, aux, names, swept = _sweep(call, params, has_aux, pullback)
-        rows = [v.rows if isinstance(v, _pullback.Lanes) else () for v in swept]
+        rows = [rows_of(x) for x in swept]
         if named is not None:
             # A bare number stands for whatever the function calls that many losses.
             bare = isinstance(groups, int) and groups == len(names)
             given = as_groups(names, "value_and_objective_grads") if bare else named
             rows = _rows_as_given(given, names, params, None if dense else rows)
         leaves, treedef = jax.tree.flatten(params)
-        grads = [
-            _pullback.row_values(v, r, p, pullback)
-            for v, r, p in zip(swept, rows, leaves, strict=True)
-        ]
+        grads = [gradient(x, r, p) for x, r, p in zip(swept, rows, leaves, strict=True)]
         values = (losses, aux) if has_aux else losses
         return values, jax.tree.unflatten(treedef, grads)
 
@@ -163,9 +161,7 @@ def objective_groups(
         args, kwargs = rebuild(dynamic)
         call = functools.partial(_call, fun, args, kwargs)
         _, _, found["names"], swept = _sweep(call, params, has_aux, "unroll")
-        found["rows"] = [
-            v.rows if isinstance(v, _pullback.Lanes) else () for v in swept
-        ]
+        found["rows"] = [rows_of(x) for x in swept]
 
     _check_params(params, "objective_groups")
     jax.eval_shape(record, params, dynamic)
@@ -184,7 +180,7 @@ def _sweep(
     call: Callable[[PyTree], Any],
     params: PyTree,
     has_aux: bool,
-    pullback: _pullback.Pullback,
+    pullback: Pullback,
 ) -> tuple[Any, Any, tuple[str, ...], list[Any]]:
     """Runs the forward pass and pulls back every objective in one sweep.
 
@@ -203,8 +199,7 @@ def _sweep(
     values, vjp, (losses, aux) = jax.vjp(scalars, params, has_aux=True)
     cotangents = [jnp.ones_like(x) for x in values]
     backward = jax.make_jaxpr(vjp)(cotangents)
-    lanes = _pullback.seeds(cotangents, pullback=pullback)
-    return losses, aux, names, _pullback.evaluate(backward, lanes, pullback=pullback)
+    return losses, aux, names, evaluate(backward, cotangents, pullback=pullback)
 
 
 def _call(fun: Any, args: Any, kwargs: Any, params: PyTree) -> Any:

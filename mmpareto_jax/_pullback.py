@@ -23,16 +23,14 @@ numbers, but it refuses ``custom_vjp`` functions and repeats the recomputation o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.extend import core as jex
 
+from mmpareto_jax._lanes import Lanes, pack, rows_of, seeds, swap, unpack, values_of
 from mmpareto_jax._reach import (
-    Rows,
     Support,
     reach,
     scan_rows,
@@ -44,51 +42,22 @@ from mmpareto_jax._reach import (
 Pullback: TypeAlias = Literal["unroll", "vmap"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Lanes:
-    """A cotangent-dependent value, for the objectives that it depends on.
-
-    Attributes:
-      rows: the objectives, increasing; for all others the value is zero.
-      values: one array per row; or, in "vmap" mode, one array [len(rows), ...].
-      support: per row, where the value can be non-zero (bool, the value's shape), or
-        None for everywhere. It tells the objectives of a loss *array* apart.
-    """
-
-    rows: Rows
-    values: Any
-    support: tuple[Support | None, ...]
-
-
 def evaluate(
-    closed: jex.ClosedJaxpr, args: Sequence[Any], *, pullback: Pullback
+    closed: jex.ClosedJaxpr, cotangents: Sequence[jax.Array], *, pullback: Pullback
 ) -> list[Any]:
-    """Evaluates a jaxpr whose inputs and outputs are arrays or ``Lanes``."""
-    return _Sweep(stacked=pullback == "vmap").run(closed.jaxpr, closed.consts, args)
+    """Evaluates a backward pass for all of its cotangents at once.
 
+    Args:
+      closed: the jaxpr of a function that is linear in its K scalar inputs.
+      cotangents: the inputs, one per objective.
+      pullback: "unroll" or "vmap", see ``value_and_objective_grads``.
 
-def seeds(cotangents: Sequence[jax.Array], *, pullback: Pullback) -> list[Lanes]:
-    """The K output cotangents (scalars) as lanes: objective k is in row k alone."""
-    return [
-        Lanes((k,), c[None] if pullback == "vmap" else (c,), (np.ones((), bool),))
-        for k, c in enumerate(cotangents)
-    ]
-
-
-def row_values(value: Any, rows: Rows, like: jax.Array, pullback: Pullback) -> Any:
-    """Stacks a swept gradient: [len(rows), *like.shape], zeros where nothing reaches.
-
-    Rows of ``value`` that are not asked for are dropped.
+    Returns:
+      Per output its lanes; or an array, zero, where no objective reaches.
     """
-    if not rows:
-        return jnp.zeros((0, *like.shape), like.dtype)
-    if not isinstance(value, Lanes):
-        value = Lanes((), (), ())
-    if pullback == "vmap" and value.rows == rows:
-        return value.values
-    present = dict(zip(value.rows, value.values, strict=True))
-    zero = jnp.zeros_like(like)
-    return jnp.stack([present.get(k, zero) for k in rows])
+    stacked = pullback == "vmap"
+    lanes = seeds(cotangents, stacked=stacked)
+    return _Sweep(stacked=stacked).run(closed.jaxpr, closed.consts, lanes)
 
 
 class _Sweep:
@@ -130,12 +99,12 @@ class _Sweep:
 
     def linear(self, eqn: jex.JaxprEqn, ins: list[Any]) -> list[Any]:
         """Any primitive: once per objective, with zeros where an objective is not."""
-        in_rows = [_rows(x) for x in ins]
+        in_rows = [rows_of(x) for x in ins]
         rows = union(in_rows)
-        ins = [self.expand(x, rows) if isinstance(x, Lanes) else x for x in ins]
+        ins = [x.expand(rows) if isinstance(x, Lanes) else x for x in ins]
         if self.stacked:
             axes = [0 if isinstance(x, Lanes) else None for x in ins]
-            args = [_values(x) for x in ins]
+            args = [values_of(x) for x in ins]
             outs = jax.vmap(lambda *xs: _bind(eqn, xs), axes, axis_size=len(rows))(
                 *args
             )
@@ -155,7 +124,7 @@ class _Sweep:
             for i in range(len(rows))
         ]
         return [
-            self.keep(Lanes(rows, values, where), out_rows)
+            Lanes(rows, values, where).keep(out_rows)
             for values, where, out_rows in zip(
                 outs, zip(*supports, strict=True), reach(eqn, in_rows), strict=True
             )
@@ -187,7 +156,7 @@ class _Sweep:
         keeps XLA from merging the recomputation with the forward pass.
         """
         if eqn.params["prevent_cse"]:
-            values = jax.lax.optimization_barrier([_values(x) for x in ins])
+            values = jax.lax.optimization_barrier([values_of(x) for x in ins])
             ins = [
                 dataclasses.replace(x, values=v) if isinstance(x, Lanes) else v
                 for x, v in zip(ins, values, strict=True)
@@ -195,125 +164,55 @@ class _Sweep:
         return self.run(eqn.params["jaxpr"], (), ins)
 
     def scan(self, eqn: jex.JaxprEqn, ins: list[Any]) -> list[Any]:
-        body = eqn.params["jaxpr"]
+        """One scan, whose body is swept; what is carried has its lanes throughout."""
+        params, body = eqn.params, eqn.params["jaxpr"]
         num_consts, num_carry = scan_split(eqn)
-        in_rows, out_rows = scan_rows(eqn, [_rows(x) for x in ins])
-        avals = [v.aval for v in body.jaxpr.invars]
-        consts = ins[:num_consts]
-        split = num_consts + num_carry
-        carry = [
-            self.pack(x, r, a)
-            for x, r, a in zip(
-                ins[num_consts:split],
-                in_rows[num_consts:split],
-                avals[num_consts:split],
-                strict=True,
-            )
-        ]
-        xs = [self.swap(x.values) if isinstance(x, Lanes) else x for x in ins[split:]]
+        in_rows, out_rows = scan_rows(eqn, [rows_of(x) for x in ins])
+        consts, inner_rows = ins[:num_consts], in_rows[num_consts:]
+        carry = pack(
+            ins[num_consts : num_consts + num_carry],
+            inner_rows[:num_carry],
+            body.jaxpr.invars[num_consts : num_consts + num_carry],
+            stacked=self.stacked,
+        )
+        xs = [swap(x) for x in ins[num_consts + num_carry :]]
 
         def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
-            rows = in_rows[num_consts:]
-            args = [self.unpack(x, r) for x, r in zip([*carry, *xs], rows, strict=True)]
+            args = unpack([*carry, *xs], inner_rows)
             outs = self.run(body.jaxpr, body.consts, [*consts, *args])
-            outs = [
-                self.pack(x, r, v.aval)
-                for x, r, v in zip(outs, out_rows, body.jaxpr.outvars, strict=True)
-            ]
-            return outs[:num_carry], outs[num_carry:]
+            packed = pack(outs, out_rows, body.jaxpr.outvars, stacked=self.stacked)
+            return packed[:num_carry], packed[num_carry:]
 
-        params = eqn.params
         carry, ys = jax.lax.scan(
             step,
             carry,
-            xs,
+            [values_of(x) for x in xs],
             length=params["length"],
             reverse=params["reverse"],
             unroll=params["unroll"],
         )
-        ys = [
-            self.swap(y) if r else y
-            for y, r in zip(ys, out_rows[num_carry:], strict=True)
-        ]
-        return [self.unpack(x, r) for x, r in zip([*carry, *ys], out_rows, strict=True)]
+        outs = unpack([*carry, *ys], out_rows)
+        return [*outs[:num_carry], *(swap(y) for y in outs[num_carry:])]
 
     def cond(self, eqn: jex.JaxprEqn, ins: list[Any]) -> list[Any]:
+        """One conditional, whose branches are swept and agree on their lanes."""
         index, *operands = ins
         if isinstance(index, Lanes):
             return self.linear(eqn, ins)
-        in_rows = [_rows(x) for x in operands]
+        in_rows = [rows_of(x) for x in operands]
         out_rows = reach(eqn, [(), *in_rows])
 
-        def take(branch: jex.ClosedJaxpr) -> Any:
+        def swept(branch: jex.ClosedJaxpr) -> Callable[..., list[Any]]:
             def call(*values: Any) -> list[Any]:
-                args = [self.unpack(x, r) for x, r in zip(values, in_rows, strict=True)]
+                args = unpack(values, in_rows)
                 outs = self.run(branch.jaxpr, branch.consts, args)
-                return [
-                    self.pack(x, r, v.aval)
-                    for x, r, v in zip(
-                        outs, out_rows, branch.jaxpr.outvars, strict=True
-                    )
-                ]
+                return pack(outs, out_rows, branch.jaxpr.outvars, stacked=self.stacked)
 
             return call
 
-        values = [_values(x) for x in operands]
-        branches = [take(b) for b in eqn.params["branches"]]
-        outs = jax.lax.switch(index, branches, *values)
-        return [self.unpack(x, r) for x, r in zip(outs, out_rows, strict=True)]
-
-    # Lanes and their parts.
-
-    def expand(self, x: Lanes, rows: Rows) -> Lanes:
-        """The same value on more rows, zero on the new ones."""
-        if x.rows == rows:
-            return x
-        where = {k: i for i, k in enumerate(x.rows)}
-        zero = jnp.zeros_like(x.values[0])
-        values = [x.values[where[k]] if k in where else zero for k in rows]
-        nowhere = np.broadcast_to(False, zero.shape)
-        support = tuple(x.support[where[k]] if k in where else nowhere for k in rows)
-        return Lanes(
-            rows, jnp.stack(values) if self.stacked else tuple(values), support
-        )
-
-    def keep(self, x: Lanes, rows: Rows) -> Any:
-        """Drops the rows that are not in `rows` or zero everywhere."""
-        kept = [
-            i
-            for i, (k, where) in enumerate(zip(x.rows, x.support, strict=True))
-            if k in rows and (where is None or where.any())
-        ]
-        if len(kept) == len(x.rows):
-            return x
-        if not kept:
-            return jnp.zeros_like(x.values[0])
-        values = (
-            x.values[np.array(kept)]
-            if self.stacked
-            else tuple(x.values[i] for i in kept)
-        )
-        return Lanes(
-            tuple(x.rows[i] for i in kept), values, tuple(x.support[i] for i in kept)
-        )
-
-    def pack(self, x: Any, rows: Rows, aval: Any) -> Any:
-        """The values of `x` on exactly `rows`, as control flow carries them."""
-        if isinstance(x, Lanes):
-            return self.expand(x, rows).values
-        # Weak types and Python scalars would change a carry's type between steps.
-        x = jax.lax.convert_element_type(x, aval.dtype)
-        if not rows:
-            return x
-        same = [x] * len(rows)
-        return jnp.stack(same) if self.stacked else tuple(same)
-
-    def unpack(self, values: Any, rows: Rows) -> Any:
-        return Lanes(rows, values, (None,) * len(rows)) if rows else values
-
-    def swap(self, values: Any) -> Any:
-        """Between [row, step, ...] and [step, row, ...]."""
-        return jnp.swapaxes(values, 0, 1) if self.stacked else values
+        branches = [swept(branch) for branch in eqn.params["branches"]]
+        outs = jax.lax.switch(index, branches, *(values_of(x) for x in operands))
+        return unpack(outs, out_rows)
 
 
 def _bind(eqn: jex.JaxprEqn, args: Sequence[Any]) -> list[Any]:
@@ -322,14 +221,6 @@ def _bind(eqn: jex.JaxprEqn, args: Sequence[Any]) -> list[Any]:
         params = eqn.primitive.get_bind_params(eqn.params)
         outs = eqn.primitive.bind(*args, **params)
     return list(outs) if eqn.primitive.multiple_results else [outs]
-
-
-def _rows(x: Any) -> Rows:
-    return x.rows if isinstance(x, Lanes) else ()
-
-
-def _values(x: Any) -> Any:
-    return x.values if isinstance(x, Lanes) else x
 
 
 def _either(a: Support | None, b: Support | None) -> Support | None:

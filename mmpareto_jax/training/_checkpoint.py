@@ -59,6 +59,7 @@ class Checkpoints:
         Raises:
           ValueError: the checkpoint has other leaves than `template`.
         """
+        self._manager.wait_until_finished()
         step = self.best_step() if which == "best" else self._manager.latest_step()
         if step is None:
             return None
@@ -77,6 +78,7 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step of the best checkpoint on validation, the latest of equals."""
+        self._manager.wait_until_finished()
         ranked = [
             (accuracy, step)
             for step in self._manager.all_steps()

@@ -1,0 +1,136 @@
+"""Values of a backward sweep that depend on cotangents: one lane per objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmpareto_jax._reach import Rows, Support
+
+
+@dataclasses.dataclass(frozen=True)
+class Lanes:
+    """A cotangent-dependent value, for the objectives that it depends on.
+
+    Attributes:
+      rows: the objectives, increasing; for all others the value is zero.
+      values: a tuple of one array per row; or, stacked, one array [len(rows), ...].
+      support: per row, where the value can be non-zero (bool, the value's shape), or
+        None for everywhere. It tells the objectives of a loss *array* apart.
+    """
+
+    rows: Rows
+    values: tuple[jax.Array, ...] | jax.Array
+    support: tuple[Support | None, ...]
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the values are one array."""
+        return not isinstance(self.values, tuple)
+
+    def expand(self, rows: Rows) -> Lanes:
+        """The same value on more rows, zero on the new ones."""
+        if self.rows == rows:
+            return self
+        where = {k: i for i, k in enumerate(self.rows)}
+        zero = jnp.zeros_like(self.values[0])
+        nowhere = np.broadcast_to(False, zero.shape)
+        values = tuple(self.values[where[k]] if k in where else zero for k in rows)
+        support = tuple(self.support[where[k]] if k in where else nowhere for k in rows)
+        return Lanes(rows, jnp.stack(values) if self.stacked else values, support)
+
+    def keep(self, rows: Rows) -> Lanes | jax.Array:
+        """Drops what is not in `rows` or zero everywhere; an array if none is left."""
+        kept = [
+            i
+            for i, (k, where) in enumerate(zip(self.rows, self.support, strict=True))
+            if k in rows and (where is None or where.any())
+        ]
+        if len(kept) == len(self.rows):
+            return self
+        if not kept:
+            return jnp.zeros_like(self.values[0])
+        values = tuple(self.values[i] for i in kept)
+        return Lanes(
+            tuple(self.rows[i] for i in kept),
+            jnp.stack(values) if self.stacked else values,
+            tuple(self.support[i] for i in kept),
+        )
+
+
+def rows_of(x: Any) -> Rows:
+    """The objectives that a value depends on."""
+    return x.rows if isinstance(x, Lanes) else ()
+
+
+def values_of(x: Any) -> Any:
+    """The array or arrays of a value."""
+    return x.values if isinstance(x, Lanes) else x
+
+
+def seeds(cotangents: Sequence[jax.Array], *, stacked: bool) -> list[Lanes]:
+    """The K output cotangents (scalars) as lanes: objective k is in row k alone."""
+    return [
+        Lanes((k,), c[None] if stacked else (c,), (np.ones((), bool),))
+        for k, c in enumerate(cotangents)
+    ]
+
+
+def gradient(x: Any, rows: Rows, param: jax.Array) -> jax.Array:
+    """A swept gradient as an array [len(rows), *param.shape].
+
+    A row that does not reach the parameter is zero; one that is not asked for, gone.
+    """
+    if not rows:
+        return jnp.zeros((0, *param.shape), param.dtype)
+    if isinstance(x, Lanes) and x.stacked and x.rows == rows:
+        return jnp.asarray(x.values)
+    present = dict(zip(rows_of(x), values_of(x), strict=True)) if rows_of(x) else {}
+    zero = jnp.zeros_like(param)
+    return jnp.stack([present.get(k, zero) for k in rows])
+
+
+def pack(
+    xs: Sequence[Any], rows: Sequence[Rows], like: Sequence[Any], *, stacked: bool
+) -> list[Any]:
+    """The values of `xs` on exactly `rows`, as control flow carries them.
+
+    Args:
+      xs: arrays and lanes.
+      rows: per value, the rows to have; none for a plain array.
+      like: per value, a jaxpr variable of its type.
+      stacked: how lanes keep their values.
+    """
+
+    def one(x: Any, rows: Rows, like: Any) -> Any:
+        if isinstance(x, Lanes):
+            return x.expand(rows).values
+        if not jnp.issubdtype(like.aval.dtype, jax.dtypes.extended):
+            # A weak type or a Python scalar would change the type of a carry.
+            x = jax.lax.convert_element_type(x, like.aval.dtype)
+        if not rows:
+            return x
+        same = (x,) * len(rows)
+        return jnp.stack(same) if stacked else same
+
+    return [one(*x) for x in zip(xs, rows, like, strict=True)]
+
+
+def unpack(values: Sequence[Any], rows: Sequence[Rows]) -> list[Any]:
+    """The inverse of ``pack``."""
+    return [
+        Lanes(r, x, (None,) * len(r)) if r else x
+        for x, r in zip(values, rows, strict=True)
+    ]
+
+
+def swap(x: Any) -> Any:
+    """Stacked lanes between [row, step, ...] and [step, row, ...]; others as is."""
+    if not isinstance(x, Lanes) or isinstance(x.values, tuple):
+        return x
+    return dataclasses.replace(x, values=jnp.swapaxes(x.values, 0, 1))

@@ -1,0 +1,34 @@
+"""The README's code runs, and its commands are the ones that CI runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_python_blocks_run(code, capsys):
+    exec(compile(code, "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "joint+audio cosine" in out
+
+
+def test_there_is_a_python_block():
+    assert BLOCKS
+
+
+def test_relative_links_exist():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_ci_runs_the_readme_command():
+    command = 'pip install -e ".[test]" && pytest'
+    assert command in README
+    assert command in (ROOT / ".ci/run").read_text()
