@@ -66,14 +66,16 @@ def min_norm_weights(
 
 def _two(gramian: jax.Array) -> jax.Array:
     (a, ab), (_, b) = gramian
-    # The two parts of |g_1 - g_2|², which is zero when both gradients agree.
-    first, second = b - ab, a - ab
+    # The two parts of |g_1 - g_2|², which is zero when both gradients agree. Where one
+    # is negative the other gradient is itself the point; clipping before the division
+    # keeps that also where rounding makes the total of two nearly equal ones negative.
+    first, second = jnp.maximum(b - ab, 0.0), jnp.maximum(a - ab, 0.0)
     total = first + second
     divisor = jnp.where(total > 0, total, 1.0)
     # Two scalar divisions: XLA turns the division of a vector by a scalar into a
     # product with the reciprocal, which costs the last digit.
     weights = jnp.stack([first / divisor, second / divisor])
-    return jnp.where(total > 0, jnp.clip(weights, 0.0, 1.0), 0.5)
+    return jnp.where(total > 0, weights, 0.5)
 
 
 class _Search(NamedTuple):

@@ -1,0 +1,256 @@
+"""Meshes: wherever parameters and batches live, the numbers are the same."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import mmpareto_jax as mmp
+
+AXES = {
+    "auto": (AxisType.Auto, AxisType.Auto),
+    "explicit": (AxisType.Explicit, AxisType.Explicit),
+    "mixed": (AxisType.Explicit, AxisType.Auto),
+    "mixed_other": (AxisType.Auto, AxisType.Explicit),
+}
+REPLICATED = {"kernel": P(), "bias": P(), "scalar": P()}
+SHARDED = {"kernel": P("data", "model"), "bias": P("model"), "scalar": P()}
+ONE_AXIS = {"kernel": P(None, "model"), "bias": P("data"), "scalar": P()}
+LAYOUTS = {"replicated": REPLICATED, "sharded": SHARDED, "one_axis": ONE_AXIS}
+
+
+def mesh_of(kind):
+    return jax.make_mesh((4, 2), ("data", "model"), AXES[kind])
+
+
+def stacked(num, scale=1.0):
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (8, 4), "bias": (4,), "scalar": ()}
+    return {
+        k: jnp.asarray(scale * rng.normal(size=(num, *s)), jnp.float32)
+        for k, s in shapes.items()
+    }
+
+
+def place(tree, mesh, layout, lead=()):
+    return {
+        k: jax.device_put(x, NamedSharding(mesh, P(*lead, *layout[k])))
+        for k, x in tree.items()
+    }
+
+
+def single_device(tx, grads):
+    params = jax.tree.map(lambda x: x[0], grads)
+    updates, state = jax.jit(tx.update)(grads, tx.init(params), params)
+    return updates, mmp.diagnostics(state)
+
+
+CASES = [
+    *(("explicit", layout, 2, "paper", 1.0) for layout in LAYOUTS),
+    *((kind, "sharded", 2, "paper", 1.0) for kind in AXES if kind != "explicit"),
+    ("explicit", "sharded", 2, "official", 1.0),
+    ("auto", "sharded", 3, "paper", 1.0),
+    ("explicit", "sharded", 3, "paper", 1.0),
+    ("explicit", "sharded", 2, "paper", 1e-25),  # takes the rescaling branch
+]
+
+
+@pytest.mark.parametrize(("kind", "layout", "num", "variant", "scale"), CASES)
+def test_update_under_jit(kind, layout, num, variant, scale):
+    tx = mmp.mmpareto(num, variant=variant)
+    grads = stacked(num, scale)
+    expected, found = single_device(tx, grads)
+    mesh = mesh_of(kind)
+    with jax.set_mesh(mesh):
+        placed = place(grads, mesh, LAYOUTS[layout], (None,))
+        params = place({k: x[0] for k, x in grads.items()}, mesh, LAYOUTS[layout])
+        updates, state = jax.jit(tx.update)(placed, tx.init(params), params)
+    for path, x in updates.items():
+        np.testing.assert_allclose(x, expected[path], rtol=1e-4, atol=1e-5 * scale)
+    chex.assert_trees_all_close(mmp.diagnostics(state), found, rtol=1e-4, atol=1e-30)
+    if kind == "explicit":
+        kernel = params["kernel"]
+        assert updates["kernel"].sharding.is_equivalent_to(kernel.sharding, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "set_mesh"), [("explicit", True), ("explicit", False)]
+)
+def test_eager_update(kind, set_mesh):
+    tx = mmp.mmpareto(2)
+    grads = stacked(2)
+    expected, _ = single_device(tx, grads)
+    mesh = mesh_of(kind)
+    placed = place(grads, mesh, SHARDED, (None,))
+    params = place({k: x[0] for k, x in grads.items()}, mesh, SHARDED)
+    if set_mesh:
+        with jax.set_mesh(mesh):
+            updates, _ = tx.update(placed, tx.init(params), params)
+    else:
+        updates, _ = tx.update(placed, tx.init(params), params)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["auto", "explicit"])
+def test_steps_in_a_scan(kind):
+    """The state keeps its type under a mesh: it can be carried."""
+    tx = optax.chain(mmp.mmpareto(2), optax.sgd(0.1, momentum=0.9))
+    grads = stacked(2)
+    mesh = mesh_of(kind)
+
+    def train(grads, params, state):
+        def step(carry, _):
+            params, state = carry
+            updates, state = tx.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return lax.scan(step, (params, state), None, length=2)[0]
+
+    params = {k: x[0] for k, x in grads.items()}
+    expected, _ = jax.jit(train)(grads, params, tx.init(params))
+    with jax.set_mesh(mesh):
+        placed = place(grads, mesh, SHARDED, (None,))
+        params = place(params, mesh, SHARDED)
+        found, _ = jax.jit(train)(placed, params, jax.jit(tx.init)(params))
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "check_vma", "num"),
+    [
+        (AxisType.Auto, True, 2),
+        (AxisType.Auto, False, 2),
+        (AxisType.Explicit, True, 3),
+    ],
+)
+def test_data_parallel_inside_shard_map(kind, num, check_vma):
+    """Gradients are averaged first, then combined, alike on every device."""
+    mesh = jax.make_mesh((8,), ("data",), (kind,))
+    tx = mmp.mmpareto(num)
+    rng = np.random.default_rng(0)
+    shards = jnp.asarray(rng.normal(size=(8, num, 5)), jnp.float32)
+
+    @jax.jit
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(P("data"),),
+        out_specs=P(),
+        check_vma=check_vma,
+    )
+    def update(shard):
+        grads = lax.pmean(shard[0], "data")
+        return tx.update(grads, tx.init(jnp.zeros(5)))[0]
+
+    expected, _ = tx.update(shards.mean(0), tx.init(jnp.zeros(5)))
+    shards = jax.device_put(shards, NamedSharding(mesh, P("data")))
+    np.testing.assert_allclose(update(shards), expected, rtol=1e-4, atol=1e-5)
+
+
+def audio_visual(params, inputs):
+    a = jnp.tanh(inputs[0] @ params["audio"])
+    v = jnp.tanh(inputs[1] @ params["visual"])
+    return {
+        "joint": jnp.mean((a @ params["head"] + v @ params["head"]) ** 2),
+        "audio": jnp.mean((a @ params["head_audio"]) ** 2),
+    }
+
+
+def dense_problem():
+    rng = np.random.default_rng(0)
+    shapes = {"audio": (4, 6), "visual": (4, 6), "head": (6, 2), "head_audio": (6, 2)}
+    params = {
+        k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()
+    }
+    return audio_visual, params, jnp.asarray(rng.normal(size=(2, 8, 4)), jnp.float32)
+
+
+class Small(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.head = nnx.Linear(4, 3, rngs=rngs)
+        self.other = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        features = nnx.relu(self.norm(self.conv(x))).mean(axis=(1, 2))
+        head, other = self.head(features), self.other(features)
+        return {"joint": jnp.mean(head**2), "audio": jnp.mean((other - 1) ** 2)}
+
+
+def conv_problem():
+    graphdef, params, rest = nnx.split(Small(nnx.Rngs(0)), nnx.Param, ...)
+
+    def losses_fn(params, inputs):
+        return nnx.merge(graphdef, params, rest, copy=True)(inputs[0])
+
+    inputs = np.random.default_rng(0).normal(size=(1, 8, 5, 5, 2))
+    return losses_fn, nnx.as_pure(params), jnp.asarray(inputs, jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("problem", "pullback"),
+    # JAX itself does not batch a convolution of a sharded batch.
+    [(dense_problem, "unroll"), (dense_problem, "vmap"), (conv_problem, "unroll")],
+)
+@pytest.mark.parametrize("kind", ["auto", "explicit", "mixed"])
+def test_objective_grads_of_a_sharded_batch(kind, problem, pullback):
+    losses_fn, params, inputs = problem()
+    step = jax.jit(mmp.value_and_objective_grads(losses_fn, pullback=pullback))
+    losses, grads = step(params, inputs)
+    mesh = mesh_of(kind)
+    with jax.set_mesh(mesh):
+        params = jax.device_put(params, NamedSharding(mesh, P()))
+        inputs = jax.device_put(inputs, NamedSharding(mesh, P(None, "data")))
+        groups = mmp.objective_groups(losses_fn, params, inputs)
+        sharded = jax.jit(
+            mmp.value_and_objective_grads(losses_fn, groups, pullback=pullback)
+        )
+        found, sharded_grads = sharded(params, inputs)
+        tx = mmp.mmpareto(groups)
+        updates, _ = jax.jit(tx.update)(sharded_grads, tx.init(params), params)
+    chex.assert_trees_all_close(found, losses, rtol=1e-5)
+    chex.assert_trees_all_close(sharded_grads, grads, rtol=1e-3, atol=1e-5)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+
+
+@pytest.mark.parametrize("pullback", ["unroll", "vmap"])
+def test_objective_grads_of_sharded_parameters(pullback):
+    """Tensor parallel under an Explicit mesh: gradients lie where parameters lie."""
+    losses_fn, params, inputs = dense_problem()
+    _, expected = mmp.value_and_objective_grads(losses_fn)(params, inputs)
+    mesh = mesh_of("explicit")
+
+    def sharded_losses(params, inputs):
+        a = jnp.tanh(
+            jnp.matmul(inputs[0], params["audio"], out_sharding=P("data", "model"))
+        )
+        v = jnp.tanh(
+            jnp.matmul(inputs[1], params["visual"], out_sharding=P("data", "model"))
+        )
+        out = functools.partial(jnp.matmul, out_sharding=P("data"))
+        return {
+            "joint": jnp.mean((out(a, params["head"]) + out(v, params["head"])) ** 2),
+            "audio": jnp.mean(out(a, params["head_audio"]) ** 2),
+        }
+
+    with jax.set_mesh(mesh):
+        specs = {"audio": P(None, "model"), "visual": P(None, "model")}
+        specs |= {"head": P("model"), "head_audio": P("model")}
+        placed = {
+            k: jax.device_put(x, NamedSharding(mesh, specs[k]))
+            for k, x in params.items()
+        }
+        inputs = jax.device_put(inputs, NamedSharding(mesh, P(None, "data")))
+        step = mmp.value_and_objective_grads(sharded_losses, pullback=pullback)
+        _, grads = jax.jit(step)(placed, inputs)
+    chex.assert_trees_all_close(grads, expected, rtol=1e-4, atol=1e-6)
+    assert grads["audio"].sharding.spec == P(None, None, "model")
