@@ -1,15 +1,16 @@
-"""A weighting as an Optax transformation over stacked per-objective gradients."""
+"""A rule as an Optax transformation over stacked per-objective gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax._gramian import Gramians, check_stacked, combine, group_gramians
+from mmpareto_jax._extras import Extras
+from mmpareto_jax._gramian import check_stacked, combine, group_gramians
 from mmpareto_jax._groups import (
     ObjectiveGroups,
     Objectives,
@@ -17,24 +18,12 @@ from mmpareto_jax._groups import (
     as_groups,
     named_leaves,
 )
-from mmpareto_jax.weightings import Weighting
-
-
-class AggregateState(NamedTuple):
-    """State of ``aggregate`` and of everything made with it.
-
-    Attributes:
-      weighting: group -> the weighting's own state.
-      diagnostics: group -> what :func:`diagnostics` returns for it. Groups of one
-        objective have neither.
-    """
-
-    weighting: dict[str, Any]
-    diagnostics: dict[str, dict[str, jax.Array]]
+from mmpareto_jax._state import AggregateState, describe, describe_weights
+from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 
 
 def aggregate(
-    weighting: Weighting,
+    weighting: Weighting | LossWeighting | Aggregator,
     objectives: Objectives,
     *,
     leaf_magnitude: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
@@ -48,7 +37,9 @@ def aggregate(
     float32, or float64 for float64 gradients.
 
     Args:
-      weighting: the rule, for example ``mmp.weightings.mgda()``.
+      weighting: the rule, for example ``mmp.weightings.mgda()``. A ``LossWeighting``
+        weights the losses, single objectives too; an ``Aggregator`` combines the
+        stacked gradients by another formula than this sum.
       objectives: the groups (:func:`objective_groups`), or K, or K names: then every
         leaf carries the same K objectives.
       leaf_magnitude: ``leaf_magnitude(gramian, weights) -> scalar``, a further factor
@@ -83,112 +74,108 @@ def aggregate(
       [-0.05 -0.15]
     """
     groups = as_groups(objectives, "aggregate")
+    if leaf_magnitude is not None and not isinstance(weighting, Weighting):
+        raise TypeError("aggregate: leaf_magnitude needs a Weighting.")
 
     def init(params: optax.Params) -> AggregateState:
-        weighting_state, zeros = {}, {}
+        state, zeros = {}, {}
         for name, leaves in _by_group(groups, named_leaves(params)).items():
             num = len(groups.groups[name])
             dtypes = [jnp.result_type(leaf.dtype) for _, leaf in leaves]
             dtype = jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
-            weighting_state[name] = weighting.init(num)
             zeros[name] = {
-                "weights": jnp.zeros((num,), dtype),
                 "norms": jnp.zeros((num,), dtype),
                 "cosine": jnp.zeros((), dtype),
                 "conflict": jnp.zeros((), bool),
-                "magnitude": jnp.zeros((), dtype),
             }
-        return AggregateState(weighting_state, zeros)
+            if isinstance(weighting, Weighting):
+                state[name] = weighting.init(num)
+            if isinstance(weighting, Aggregator):
+                state[name] = weighting.init(
+                    [jax.ShapeDtypeStruct((num, *x.shape), x.dtype) for _, x in leaves]
+                )
+            else:
+                zeros[name]["weights"] = jnp.zeros((num,), dtype)
+                zeros[name]["magnitude"] = jnp.zeros((), dtype)
+        if isinstance(weighting, LossWeighting):
+            return AggregateState(weighting.init(len(groups.objectives)), zeros)
+        return AggregateState(state, zeros)
 
     def update(
         updates: optax.Updates,
         state: AggregateState,
         params: optax.Params | None = None,
-        **_: Any,
+        **extra_args: Any,
     ) -> tuple[optax.Updates, AggregateState]:
         leaves = named_leaves(updates)
         _check(groups, leaves, params)
-        out = dict(leaves)
-        weighting_state, found = dict(state.weighting), dict(state.diagnostics)
+        extras = Extras(groups, extra_args)
+        out, found = dict(leaves), dict(state.diagnostics)
         by_group = _by_group(groups, leaves)
         gramians = group_gramians([[x for _, x in v] for v in by_group.values()])
-        for (name, members), g in zip(by_group.items(), gramians, strict=True):
-            weights, weighting_state[name] = weighting.weights(
-                g.total, state.weighting[name]
-            )
-            factors = [jnp.ones_like(weights[0])] * len(members)
-            if leaf_magnitude is not None:
-                factors = [leaf_magnitude(leaf, weights) for leaf in g.leaves]
-            for (path, leaf), factor in zip(members, factors, strict=True):
-                out[path] = combine(weights * factor, leaf)
+        rule_state: Any
+        everyone: jax.Array | None = None  # [K] weights of all objectives
+        if isinstance(weighting, LossWeighting):
+            losses, more = extras.of_losses(weighting)
+            everyone, after = weighting.weights(losses, state.weighting, **more)
+            rule_state = _kept(jnp.isfinite(losses).all(), after, state.weighting)
+        else:
+            rule_state = dict(state.weighting)
+        for (name, pairs), g in zip(by_group.items(), gramians, strict=True):
+            members = dict(pairs)
+            seen = describe(g)
+            after = None
+            if isinstance(weighting, Aggregator):
+                more = extras.of_group(weighting, name, g, members)
+                combined, after = weighting.combine(
+                    list(members.values()), rule_state[name], **more
+                )
+            else:
+                if everyone is not None:
+                    weights = everyone[extras.rows(name)].astype(g.total.dtype)
+                else:
+                    more = extras.of_group(weighting, name, g, members)
+                    weights, after = weighting.weights(
+                        g.total, rule_state[name], **more
+                    )
+                factors = [jnp.ones_like(weights[0])] * len(members)
+                if leaf_magnitude is not None:
+                    factors = [leaf_magnitude(leaf, weights) for leaf in g.leaves]
+                combined = [
+                    combine(weights * factor, leaf)
+                    for factor, leaf in zip(factors, members.values(), strict=True)
+                ]
+                seen |= describe_weights(g, weights, factors)
+            if after is not None:
+                # A step that is not finite leaves nothing behind in the rule.
+                finite = jnp.isfinite(g.total).all()
+                rule_state[name] = _kept(finite, after, rule_state[name])
+            out.update(zip(members, combined, strict=True))
             found[name] = {
                 key: x.astype(state.diagnostics[name][key].dtype)
-                for key, x in _describe(g, weights, factors).items()
+                for key, x in seen.items()
             }
         for path, leaf in leaves:
-            if leaf.shape[0] < 2:
-                out[path] = (
-                    leaf[0]
-                    if leaf.shape[0]
-                    else jnp.zeros_like(leaf, shape=leaf.shape[1:])
-                )
-        combined = jax.tree.unflatten(
+            if leaf.shape[0] == 0:
+                out[path] = jnp.zeros_like(leaf, shape=leaf.shape[1:])
+            elif leaf.shape[0] == 1:
+                out[path] = leaf[0]
+                if everyone is not None:
+                    row = extras.rows(groups.group_of(path))
+                    out[path] = combine(everyone[row], leaf)
+        combined_tree = jax.tree.unflatten(
             jax.tree.structure(updates), [out[path] for path, _ in leaves]
         )
-        return combined, AggregateState(weighting_state, found)
+        return combined_tree, AggregateState(rule_state, found)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def diagnostics(opt_state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
-    """What the last update saw and did, per group of two or more objectives.
-
-    Args:
-      opt_state: a state that contains the state of an aggregation, however nested.
-
-    Returns:
-      Group -> a dict of arrays (float32 or float64, and one bool), zeros before the
-      first update:
-
-      * ``weights`` [K]: the coefficients a_k of the update ``sum_k a_k g_k``; in the
-        order of the group's objectives. With a magnitude per leaf, their norm-weighted
-        mean.
-      * ``norms`` [K]: the norms of the gradients.
-      * ``cosine`` []: the smallest cosine between two of the gradients (0 where one
-        of a pair is zero).
-      * ``conflict`` []: whether it is negative.
-      * ``magnitude`` []: the mean of the weights. 1 for the plain sum, γλ for
-        MMPareto, whose min-norm weights are ``weights / weights.sum()``.
-
-    Raises:
-      ValueError: there is no such state, or two have a group of the same name.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import mmpareto_jax as mmp
-      >>> tx = mmp.mmpareto(("joint", "audio"))
-      >>> state = tx.init(jnp.zeros(2))
-      >>> _, state = tx.update(jnp.array([[3.0, 4.0], [4.0, 3.0]]), state)
-      >>> print(mmp.diagnostics(state)["all"]["norms"])
-      [5. 5.]
-    """
-
-    def is_state(x: Any) -> bool:
-        return isinstance(x, AggregateState)
-
-    states = [x for x in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(x)]
-    if not states:
-        raise ValueError("diagnostics: the state contains no AggregateState.")
-    found: dict[str, dict[str, jax.Array]] = {}
-    for state in states:
-        for name, values in state.diagnostics.items():
-            if name in found:
-                raise ValueError(
-                    f"diagnostics: two aggregations have a group {name!r}; ask for the "
-                    "state of one of them."
-                )
-            found[name] = dict(values)
-    return found
+def _kept(usable: jax.Array, new: Any, old: Any) -> Any:
+    """The new state in the old one's dtypes, where it is usable; else the old one."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(usable, jnp.asarray(a, b.dtype), b), new, old
+    )
 
 
 def _by_group(
@@ -222,26 +209,3 @@ def _check(
                 f"aggregate: leaf {path!r} has shape {shape}, but its parameter has "
                 f"{own[path]}: expected {(num, *own[path])}."
             )
-
-
-def _describe(
-    g: Gramians, weights: jax.Array, factors: list[jax.Array]
-) -> dict[str, jax.Array]:
-    norms = jnp.sqrt(jnp.diagonal(g.total))
-    outer = norms[:, None] * norms[None, :]
-    cosines = jnp.where(outer == 0, 0.0, g.total / jnp.where(outer == 0, 1.0, outer))
-    num = weights.shape[0]
-    cosine = jnp.min(cosines[jnp.triu_indices(num, 1)])
-    squares = jnp.stack([weights @ leaf @ weights for leaf in g.leaves])
-    total = jnp.sum(squares)
-    ratio = jnp.sum(jnp.stack(factors) ** 2 * squares) / jnp.where(
-        total > 0, total, 1.0
-    )
-    effective = weights * jnp.where(total > 0, jnp.sqrt(ratio), 1.0)
-    return {
-        "weights": effective,
-        "norms": norms * g.scale,
-        "cosine": cosine,
-        "conflict": cosine < 0,
-        "magnitude": jnp.mean(effective),
-    }

@@ -112,6 +112,21 @@ def group_gramians(groups: Sequence[Sequence[jax.Array]]) -> list[Gramians]:
     return chosen
 
 
+def cross_gramian(
+    pairs: Sequence[tuple[jax.Array, jax.Array]], scale: jax.Array
+) -> jax.Array:
+    """[K, K] ⟨row i of the first, row j of the second⟩ / scale², over all pairs."""
+
+    def product(first: jax.Array, second: jax.Array) -> jax.Array:
+        first, second = (x.astype(scale.dtype) / scale for x in (first, second))
+        num = range(first.shape[0])
+        return jnp.stack(
+            [jnp.stack([_sum(first[i] * second[j]) for j in num]) for i in num]
+        )
+
+    return functools.reduce(operator.add, [product(*pair) for pair in pairs])
+
+
 def combine(weights: jax.Array, leaf: jax.Array) -> jax.Array:
     """Σ_k weights[k] · leaf[k], in the leaf's dtype."""
     terms = [weights[k] * leaf[k].astype(weights.dtype) for k in range(leaf.shape[0])]
@@ -161,3 +176,8 @@ def _leaf_gramian(x: jax.Array) -> jax.Array:
 
 def _add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
     return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    """The sum of all, in short runs: see ``_LONGEST_RUN``."""
+    return jnp.sum(jnp.sum(x, axis=-1)) if x.ndim else x

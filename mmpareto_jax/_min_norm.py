@@ -6,8 +6,38 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
+
+from mmpareto_jax._active_set import nonnegative_qp
+
+
+class SolverReport(NamedTuple):
+    """The evidence that weights are right; :func:`diagnostics` shows it.
+
+    Attributes:
+      gap: scalar, the relative duality gap (wᵀGw - minᵢ (Gw)ᵢ) / tr G: no other point
+        of the hull is shorter, in squared norm, by more than twice this times tr G.
+      iterations: scalar int32, the linear systems solved; 0 for a closed form.
+    """
+
+    gap: jax.Array
+    iterations: jax.Array
+
+    @classmethod
+    def zeros(cls) -> SolverReport:
+        """Before the first solve, in the default floating dtype."""
+        return cls(jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+
+class MinNorm(NamedTuple):
+    """A min-norm point.
+
+    Attributes:
+      weights: [K] on the simplex.
+      report: how good they are.
+    """
+
+    weights: jax.Array
+    report: SolverReport
 
 
 def min_norm_weights(
@@ -47,6 +77,11 @@ def min_norm_weights(
       Désidéri, Multiple-gradient descent algorithm (MGDA) for multiobjective
       optimization, 2012. Lawson & Hanson, Solving Least Squares Problems, chapter 23.
     """
+    return min_norm(gramian, among=among).weights
+
+
+def min_norm(gramian: jax.Array, *, among: jax.Array | None = None) -> MinNorm:
+    """:func:`min_norm_weights`, with the evidence that they are right."""
     gramian = jnp.asarray(gramian)
     if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1] or not gramian.size:
         raise ValueError(
@@ -55,13 +90,19 @@ def min_norm_weights(
     gramian = gramian.astype(jnp.promote_types(gramian.dtype, jnp.float32))
     num = gramian.shape[0]
     among = jnp.ones((num,), bool) if among is None else among
+    iterations = jnp.zeros((), jnp.int32)
     if num == 1:
         weights = jnp.ones((1,), gramian.dtype)
     elif num == 2:
         weights = jnp.where(among.all(), _two(gramian), among.astype(gramian.dtype))
     else:
-        weights = _active_set(gramian, among)
-    return jnp.where(jnp.isfinite(gramian).all(), weights, jnp.nan)
+        weights, iterations = _active_set(gramian, among)
+    weights = jnp.where(jnp.isfinite(gramian).all(), weights, jnp.nan)
+    inner = gramian @ weights
+    excess = weights @ inner - jnp.min(jnp.where(among, inner, jnp.inf))
+    trace = jnp.sum(jnp.where(among, jnp.diagonal(gramian), 0.0))
+    gap = jnp.maximum(excess, 0.0) / jnp.where(trace == 0, 1.0, trace)
+    return MinNorm(weights, SolverReport(gap, iterations))
 
 
 def _two(gramian: jax.Array) -> jax.Array:
@@ -78,16 +119,7 @@ def _two(gramian: jax.Array) -> jax.Array:
     return jnp.where(total > 0, weights, 0.5)
 
 
-class _Search(NamedTuple):
-    active: jax.Array  # [K] bool: the gradients that have weight
-    x: jax.Array  # [K] feasible point, zero off the active set
-    newest: jax.Array  # scalar int: the gradient that entered last
-    banned: jax.Array  # [K] bool: gradients that rounding does not let enter
-    done: jax.Array  # scalar bool
-    steps: jax.Array  # scalar int
-
-
-def _active_set(gramian: jax.Array, among: jax.Array) -> jax.Array:
+def _active_set(gramian: jax.Array, among: jax.Array) -> tuple[jax.Array, jax.Array]:
     r"""K > 2: minimise :math:`x^\top C x + (z^\top x - 1)^2` over x ≥ 0.
 
     C is the correlation matrix, :math:`z_k = 1/|g_k|`, and w is x ∘ z normalised: with
@@ -95,70 +127,15 @@ def _active_set(gramian: jax.Array, among: jax.Array) -> jax.Array:
     second term keeps the systems regular where the gradients are dependent but no
     two of their hull's corners are, so zero may lie in the hull.
     """
-    num, dtype = gramian.shape[0], gramian.dtype
-    eps = np.finfo(dtype).eps
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
     zero = norms == 0
     unit = jnp.where(zero, 1.0, norms)
     z = jnp.min(jnp.where(among, unit, jnp.inf)) / unit
     matrix = gramian / unit[:, None] / unit[None, :] + z[:, None] * z[None, :]
-
-    def solve(active: jax.Array) -> jax.Array:
-        both = active[:, None] & active[None, :]
-        system = jnp.where(both, matrix, jnp.eye(num, dtype=dtype))
-        right = jnp.where(active, z, 0.0)
-        x = jnp.linalg.solve(system, right)
-        # One step of iterative refinement: near-parallel gradients need it in float32.
-        x = x + jnp.linalg.solve(system, right - system @ x)
-        return jnp.where(active, x, 0.0)
-
-    def step(s: _Search) -> _Search:
-        goal = solve(s.active)
-        inside = jnp.all(jnp.where(s.active, goal > 0, True)) & jnp.isfinite(goal).all()
-        moves = zip(enter(s, goal), leave(s, goal), strict=True)
-        return _Search(*(jnp.where(inside, a, b) for a, b in moves))
-
-    def enter(s: _Search, x: jax.Array) -> _Search:
-        """`x` is the optimum of its active set: the steepest gradient joins."""
-        slope = z - matrix @ x
-        noise = 4 * eps * (z + jnp.abs(matrix) @ x)
-        gain = jnp.where(s.active | s.banned | (slope <= noise), -jnp.inf, slope / z)
-        best = jnp.argmax(gain)
-        done = ~jnp.isfinite(gain[best])
-        active = s.active.at[best].set(s.active[best] | ~done)
-        return s._replace(active=active, x=x, newest=best, done=done, steps=s.steps + 1)
-
-    def leave(s: _Search, goal: jax.Array) -> _Search:
-        """Go towards `goal` as far as x ≥ 0 allows; what reaches zero leaves."""
-        falling = s.active & ~(goal > 0)
-        ratio = jnp.where(falling, s.x / jnp.where(falling, s.x - goal, 1.0), jnp.inf)
-        ratio = jnp.where(jnp.isnan(ratio), 0.0, ratio)
-        far = jnp.clip(jnp.min(ratio), 0.0, 1.0)
-        x = jnp.where(s.active, s.x + far * (jnp.nan_to_num(goal) - s.x), 0.0)
-        active = s.active & ~(falling & (ratio <= far)) & (x >= 0)
-        x = jnp.where(active, x, 0.0)
-        # It came in on a positive slope and must leave at once: that was rounding.
-        back = s.active[s.newest] & ~active[s.newest]
-        return s._replace(
-            active=active,
-            x=x,
-            banned=s.banned.at[s.newest].set(s.banned[s.newest] | back),
-            steps=s.steps + 1,
-        )
-
     shortest = jnp.argmax(jnp.where(among, z, -1.0))
-    start = jnp.arange(num) == shortest
-    state = _Search(
-        start,
-        jnp.where(start, z / jnp.diagonal(matrix), 0.0),
-        shortest,
-        ~among,
-        jnp.zeros((), bool),
-        jnp.zeros((), jnp.int32),
-    )
-    state = lax.while_loop(lambda s: ~s.done & (s.steps < 6 * num), step, state)
-    weights = state.x * z
+    x, iterations = nonnegative_qp(matrix, z, start=shortest, among=among)
+    weights = x * z
     weights = weights / jnp.sum(weights)
     zero &= among
-    first_zero = (jnp.arange(num) == jnp.argmax(zero)).astype(dtype)
-    return jnp.where(zero.any(), first_zero, weights)
+    first_zero = (jnp.arange(len(z)) == jnp.argmax(zero)).astype(z.dtype)
+    return jnp.where(zero.any(), first_zero, weights), iterations

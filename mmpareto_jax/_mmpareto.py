@@ -11,6 +11,7 @@ import optax
 
 from mmpareto_jax._aggregate import aggregate
 from mmpareto_jax._groups import Objectives
+from mmpareto_jax._min_norm import SolverReport
 from mmpareto_jax.weightings import _mmpareto as rules
 
 
@@ -90,8 +91,9 @@ def mmpareto(
     )
 
 
-def _official_direction(gramian: jax.Array) -> jax.Array:
-    return rules.visible(rules.pareto(gramian, strict=False)[0], gramian)
+def _official_direction(gramian: jax.Array) -> tuple[jax.Array, SolverReport]:
+    weights, _, report = rules.pareto(gramian, strict=False)
+    return rules.visible(weights, gramian), report
 
 
 def _upward(gramian: jax.Array, weights: jax.Array) -> jax.Array:

@@ -405,7 +405,10 @@ def test_diagnostics():
         cosines = rows @ rows.T / np.outer(norms, norms)
         cosine = cosines[np.triu_indices(len(rows), 1)].min()
         d = found[path]
-        assert set(d) == {"weights", "norms", "cosine", "conflict", "magnitude"}
+        of_update = {"weights", "norms", "cosine", "conflict", "magnitude"}
+        assert set(d) == of_update | {"gap", "iterations"}
+        assert 0 <= d["gap"] < 1e-6
+        assert (d["iterations"] > 0) == (len(rows) > 2)
         np.testing.assert_allclose(d["norms"], norms, rtol=1e-5)
         np.testing.assert_allclose(d["cosine"], cosine, rtol=1e-5)
         assert d["conflict"] == (cosine < 0)

@@ -1,20 +1,39 @@
 """MGDA: the min-norm point of the convex hull, at every step."""
 
-from mmpareto_jax._min_norm import min_norm_weights
-from mmpareto_jax.weightings._weighting import Weighting, stateless
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from mmpareto_jax._min_norm import MinNorm, SolverReport, min_norm
+from mmpareto_jax.weightings._weighting import Weighting, required
+
+_NORMALIZATIONS = ("none", "l2", "loss", "loss+")
 
 
-def mgda() -> Weighting:
+def mgda(normalization: Literal["none", "l2", "loss", "loss+"] = "none") -> Weighting:
     r"""The multiple-gradient descent algorithm.
 
-    .. math:: d = \sum_k w_k g_k, \quad w = \arg\min_{w \ge 0,\ \sum w = 1} w^\top G w
+    .. math:: d = \sum_k w_k g_k, \quad w = \arg\min_{w \ge 0,\ \sum w = 1}
+        \Big\| \sum_k w_k \frac{g_k}{n_k} \Big\|^2
 
-    The common descent direction of least norm; zero exactly at a Pareto stationary
-    point, and so also as soon as one gradient is zero. This is "conventional Pareto"
-    in the MMPareto paper.
+    With n = 1 the common descent direction of least norm; zero exactly at a Pareto
+    stationary point, and so also as soon as one gradient is zero. This is
+    "conventional Pareto" in the MMPareto paper.
+
+    Args:
+      normalization: the divisors of Sener & Koltun: "none", n = 1; "l2",
+        :math:`n_k = \|g_k\|`; "loss", the loss :math:`L_k`; "loss+",
+        :math:`L_k \|g_k\|`. They serve to find w; the gradients that w combines stay as
+        they are. The last two need ``tx.update(..., losses=losses)``, positive.
 
     Returns:
       The weighting. Its weights lie on the simplex.
+
+    Raises:
+      ValueError: an unknown normalisation; in ``update``, losses are missing.
 
     Example:
       >>> import jax.numpy as jnp
@@ -29,4 +48,28 @@ def mgda() -> Weighting:
       optimization, Comptes Rendus Mathématique, 2012. Sener & Koltun, Multi-Task
       Learning as Multi-Objective Optimization, NeurIPS 2018.
     """
-    return stateless(min_norm_weights)
+    if normalization not in _NORMALIZATIONS:
+        raise ValueError(
+            f"mgda: normalization must be one of {_NORMALIZATIONS}, "
+            f"got {normalization!r}."
+        )
+
+    def weights(
+        gramian: jax.Array, _: SolverReport, losses: jax.Array | None = None
+    ) -> tuple[jax.Array, SolverReport]:
+        divisor = jnp.ones_like(gramian[0])
+        if normalization in ("l2", "loss+"):
+            divisor *= jnp.sqrt(jnp.diagonal(gramian))
+        if normalization in ("loss", "loss+"):
+            divisor *= required("mgda", losses)
+        # A zero gradient stays zero: it is then itself the min-norm point.
+        divisor = jnp.where(divisor == 0, 1.0, divisor)
+        # Relative divisors: their absolute size could underflow.
+        divisor /= jnp.max(divisor)
+        found: MinNorm = min_norm(gramian / divisor[:, None] / divisor[None, :])
+        return found.weights, found.report
+
+    needs_losses = normalization in ("loss", "loss+")
+    return Weighting(
+        lambda _: SolverReport.zeros(), weights, ("losses",) if needs_losses else ()
+    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from mmpareto_jax._min_norm import min_norm_weights
-from mmpareto_jax.weightings._weighting import Weighting
+from mmpareto_jax._min_norm import SolverReport, min_norm
+from mmpareto_jax.weightings._weighting import (
+    Weighting,
+    check_at_least,
+    zero_where_stationary,
+)
 
 ScalarOrSchedule: TypeAlias = "float | jax.Array | Callable[[jax.Array], Any]"
 
@@ -42,39 +44,57 @@ def mmpareto(gamma: ScalarOrSchedule = 1.5) -> Weighting:
     return scaled(gamma, paper)
 
 
-def scaled(
-    gamma: ScalarOrSchedule, rule: Callable[[jax.Array], jax.Array]
-) -> Weighting:
+class MMParetoState(NamedTuple):
+    """State of the rule.
+
+    Attributes:
+      step: scalar int32, the argument of a schedule; ``()`` where γ is a number.
+      report: of the min-norm solver.
+    """
+
+    step: Any
+    report: SolverReport
+
+
+Rule: TypeAlias = "Callable[[jax.Array], tuple[jax.Array, SolverReport]]"
+
+
+def scaled(gamma: ScalarOrSchedule, rule: Rule) -> Weighting:
     """γ times the weights of `rule`; counts steps only if γ is a schedule."""
-    if callable(gamma):
-        return Weighting(
-            lambda _: jnp.zeros((), jnp.int32),
-            lambda gramian, step: (gamma(step) * rule(gramian), step + 1),
-        )
-    # Known values are checked; a traced one cannot be.
-    known = not isinstance(gamma, jax.core.Tracer)
-    if known and not (math.isfinite(float(gamma)) and float(gamma) >= 0):
-        raise ValueError(f"mmpareto: gamma must be finite and >= 0, got {gamma}.")
-    return Weighting(
-        lambda _: (), lambda gramian, state: (gamma * rule(gramian), state)
-    )
+    if not callable(gamma):
+        check_at_least("mmpareto", "gamma", gamma, 0)
+
+    def init(_: int) -> MMParetoState:
+        step = jnp.zeros((), jnp.int32) if callable(gamma) else ()
+        return MMParetoState(step, SolverReport.zeros())
+
+    def weights(
+        gramian: jax.Array, state: MMParetoState
+    ) -> tuple[jax.Array, MMParetoState]:
+        found, report = rule(gramian)
+        if callable(gamma):
+            return gamma(state.step) * found, MMParetoState(state.step + 1, report)
+        return gamma * found, MMParetoState((), report)
+
+    return Weighting(init, weights)
 
 
-def paper(gramian: jax.Array) -> jax.Array:
+def paper(gramian: jax.Array) -> tuple[jax.Array, SolverReport]:
     """λ · K · w: conflict is cos < 0, λ restores the norm of the sum."""
-    weights, conflict = pareto(gramian, strict=True)
-    square = weights @ gramian @ weights
+    weights, conflict, report = pareto(gramian, strict=True)
     # Next to a Pareto stationary point the direction is all rounding error, which λ
     # would amplify: below the noise floor it is zero.
-    reach = weights @ jnp.sqrt(jnp.diagonal(gramian))
-    stationary = square <= 10 * np.finfo(gramian.dtype).eps * reach**2
+    weights = jnp.where(conflict, zero_where_stationary(weights, gramian), weights)
+    square = weights @ gramian @ weights
     total = jnp.maximum(jnp.sum(gramian), 0.0)
-    magnitude = jnp.sqrt(total / jnp.where(stationary, 1.0, square))
-    factor = jnp.where(conflict, jnp.where(stationary, 0.0, magnitude), 1.0)
-    return visible(factor * weights, gramian)
+    magnitude = jnp.sqrt(total / jnp.where(square > 0, square, 1.0))
+    factor = jnp.where(conflict & (square > 0), magnitude, 1.0)
+    return visible(factor * weights, gramian), report
 
 
-def pareto(gramian: jax.Array, *, strict: bool) -> tuple[jax.Array, jax.Array]:
+def pareto(
+    gramian: jax.Array, *, strict: bool
+) -> tuple[jax.Array, jax.Array, SolverReport]:
     """K · w and whether there is a conflict; without one all K · w are 1.
 
     An objective whose gradient is zero is done: it conflicts with none and has no part
@@ -87,9 +107,10 @@ def pareto(gramian: jax.Array, *, strict: bool) -> tuple[jax.Array, jax.Array]:
     opposed = gramian < 0 if strict else gramian <= 0
     conflict = jnp.any(opposed & pair)
     # The solver needs somebody to be there, also where its result is not used.
-    simplex = min_norm_weights(gramian, among=alive | ~alive.any())
+    simplex, report = min_norm(gramian, among=alive | ~alive.any())
     weights = jnp.sum(alive) * simplex
-    return jnp.where(conflict & alive, weights, jnp.ones_like(weights)), conflict
+    weights = jnp.where(conflict & alive, weights, jnp.ones_like(weights))
+    return weights, conflict, report
 
 
 def visible(weights: jax.Array, gramian: jax.Array) -> jax.Array:

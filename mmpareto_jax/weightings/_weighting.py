@@ -1,11 +1,14 @@
-"""What a weighting is."""
+"""What a rule is: three kinds, by what they look at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 
 State: TypeAlias = Any
 
@@ -30,12 +33,151 @@ class Weighting(NamedTuple):
         update is ``sum_k weights[k] * g_k``. Where gradients are too small or too
         large to be squared, the Gramian comes divided by the square of their largest
         magnitude.
+      extras: what else ``weights`` takes, as keyword arguments:
+
+        * "losses": [K], those of the group, from ``tx.update(..., losses=losses)``;
+        * "scale": scalar; the true Gramian is scale² times the given one;
+        * "cross": [K, K], inner products of these gradients (rows) with those of
+          ``tx.update(..., independent=grads)``, on another batch, divided by scale²;
+          without that argument the Gramian itself.
     """
 
     init: Callable[[int], State]
-    weights: Callable[[jax.Array, State], tuple[jax.Array, State]]
+    weights: Callable[..., tuple[jax.Array, State]]
+    extras: tuple[str, ...] = ()
+
+
+class LossWeighting(NamedTuple):
+    """A rule that weights the losses themselves, before they are differentiated.
+
+    It acts on every parameter, also where one objective is alone. With
+    :func:`mmpareto_jax.aggregate` the gradients are weighted by it, and
+    ``tx.update(..., losses=losses)`` hands it the losses; with
+    :func:`mmpareto_jax.scalarize` the weighted sum is differentiated, which gives the
+    same update for the price of one backward pass.
+
+    Attributes:
+      init: ``init(K) -> state``, K the number of all objectives.
+      weights: ``weights(losses, state) -> (weights, state)``: [K] from [K]; the
+        update is that of ``sum_k weights[k] * losses[k]``, the weights held constant.
+      extras: names of further arguments of ``tx.update`` that ``weights`` takes as
+        keyword arguments, [K] each, or None where they are not given.
+    """
+
+    init: Callable[[int], State]
+    weights: Callable[..., tuple[jax.Array, State]]
+    extras: tuple[str, ...] = ()
+
+
+class Aggregator(NamedTuple):
+    """A rule that needs the stacked gradients themselves.
+
+    Attributes:
+      init: ``init(leaves) -> state``, from ``jax.ShapeDtypeStruct`` of the stacked
+        leaves [K, ...] of a group.
+      combine: ``combine(leaves, state) -> (updates, state)``: lists of arrays
+        [K, ...] and [...], of the same dtypes.
+      extras: "losses", as for :class:`Weighting`.
+    """
+
+    init: Callable[[Sequence[jax.ShapeDtypeStruct]], State]
+    combine: Callable[..., tuple[list[jax.Array], State]]
+    extras: tuple[str, ...] = ()
 
 
 def stateless(weights: Callable[[jax.Array], jax.Array]) -> Weighting:
     """A weighting from a function of the Gramian alone."""
     return Weighting(lambda _: (), lambda gramian, state: (weights(gramian), state))
+
+
+def check(name: str, argument: str, value: Any, valid: bool, expected: str) -> None:
+    """Raises ValueError unless `valid`; call it for values that are known only."""
+    if not valid:
+        raise ValueError(f"{name}: {argument} must be {expected}, got {value}.")
+
+
+def is_known(value: Any) -> bool:
+    """Whether a hyperparameter is a number now; a traced one cannot be checked."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_at_least(name: str, argument: str, value: Any, bound: float) -> None:
+    """Raises ValueError for a known value that is not finite or below `bound`."""
+    if is_known(value):
+        valid = bool(np.isfinite(value) and value >= bound)
+        check(name, argument, value, valid, f"finite and >= {bound}")
+
+
+def required(name: str, losses: jax.Array | None) -> jax.Array:
+    """The losses, or an error that says how to hand them over."""
+    if losses is None:
+        raise ValueError(
+            f"{name}: needs the losses; call tx.update(grads, state, params, "
+            "losses=losses)."
+        )
+    return losses
+
+
+def zero_where_stationary(weights: jax.Array, gramian: jax.Array) -> jax.Array:
+    """Zero weights where their sum of gradients is below its Gramian's noise floor.
+
+    The test is |d|² ≤ 10 eps (Σ |wₖ| |gₖ|)²: such a direction is rounding error.
+    """
+    square = weights @ gramian @ weights
+    reach = jnp.abs(weights) @ jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
+    noise = square <= 10 * np.finfo(gramian.dtype).eps * reach**2
+    return jnp.where(noise, 0.0, weights)
+
+
+class RandomState(NamedTuple):
+    """State of a rule that draws random numbers.
+
+    Attributes:
+      key_data: uint32 [2], of a threefry key; a plain array, which any checkpoint and
+        any ``where`` can hold.
+    """
+
+    key_data: jax.Array
+
+
+def random_state(seed: int) -> RandomState:
+    """The state before the first draw."""
+    return RandomState(jax.random.key_data(jax.random.key(seed, impl="threefry2x32")))
+
+
+def next_key(state: RandomState) -> tuple[jax.Array, RandomState]:
+    """A fresh key for this step, and the state for the next."""
+    key = jax.random.wrap_key_data(state.key_data, impl="threefry2x32")
+    now, later = jax.random.split(key)
+    return now, RandomState(jax.random.key_data(later))
+
+
+class Learned(NamedTuple):
+    """A vector [K] that a rule trains itself, one step at every update.
+
+    Attributes:
+      value: [K].
+      memory: the optimiser's state, its leaves only: a field ``count`` in here would
+        make ``optax.tree.get(opt_state, "count")`` ambiguous.
+    """
+
+    value: jax.Array
+    memory: tuple[jax.Array, ...]
+
+
+def learned(optimizer: optax.GradientTransformation, value: jax.Array) -> Learned:
+    """The state before the first step."""
+    return Learned(value, tuple(jax.tree.leaves(optimizer.init(value))))
+
+
+def learn(
+    optimizer: optax.GradientTransformation, state: Learned, gradient: jax.Array
+) -> Learned:
+    """One step of the optimiser on the vector."""
+    structure = jax.tree.structure(jax.eval_shape(optimizer.init, state.value))
+    memory = jax.tree.unflatten(structure, state.memory)
+    step, memory = optimizer.update(
+        gradient.astype(state.value.dtype), memory, state.value
+    )
+    value = optax.apply_updates(state.value, step)
+    return Learned(value, tuple(jax.tree.leaves(memory)))

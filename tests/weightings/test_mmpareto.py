@@ -43,7 +43,7 @@ def test_schedule_counts_steps():
     for gamma in (1, 2, 3):
         found, state = weighting.weights(jnp.eye(2), state)
         np.testing.assert_allclose(found, [gamma, gamma])
-    assert state == 3
+    assert state.step == 3
 
 
 def test_bad_gamma():

@@ -1,0 +1,118 @@
+"""The state of an aggregation, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmpareto_jax._gramian import Gramians
+from mmpareto_jax._min_norm import SolverReport
+
+
+class AggregateState(NamedTuple):
+    """State of ``aggregate`` and of everything made with it.
+
+    Attributes:
+      weighting: group -> the rule's own state; for a ``LossWeighting``, which sees all
+        objectives at once, its one state.
+      diagnostics: group -> what :func:`diagnostics` returns for it. Groups of one
+        objective have neither.
+    """
+
+    weighting: Any
+    diagnostics: dict[str, dict[str, jax.Array]]
+
+
+def diagnostics(opt_state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
+    """What the last update saw and did, per group of two or more objectives.
+
+    Args:
+      opt_state: a state that contains the state of an aggregation, however nested.
+
+    Returns:
+      Group -> a dict of arrays (float32 or float64, and one bool), zeros before the
+      first update:
+
+      * ``norms`` [K]: the norms of the gradients.
+      * ``cosine`` []: the smallest cosine between two of the gradients (0 where one
+        of a pair is zero).
+      * ``conflict`` []: whether it is negative.
+      * ``weights`` [K]: the coefficients a_k of the update ``sum_k a_k g_k``; in the
+        order of the group's objectives. With a magnitude per leaf, their norm-weighted
+        mean. Not for an ``Aggregator``, which has none.
+      * ``magnitude`` []: the mean of the weights. 1 for the plain sum, γλ for
+        MMPareto, whose min-norm weights are ``weights / weights.sum()``.
+      * ``gap`` [] and ``iterations`` []: of a rule that solves a problem, the relative
+        error of its solution (for the min-norm point, the duality gap over tr G) and
+        the linear systems that it took.
+
+    Raises:
+      ValueError: there is no such state, or two have a group of the same name.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> tx = mmp.mmpareto(("joint", "audio"))
+      >>> state = tx.init(jnp.zeros(2))
+      >>> _, state = tx.update(jnp.array([[3.0, 4.0], [4.0, 3.0]]), state)
+      >>> print(mmp.diagnostics(state)["all"]["norms"])
+      [5. 5.]
+    """
+
+    def is_state(x: Any) -> bool:
+        return isinstance(x, AggregateState)
+
+    states = [x for x in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(x)]
+    if not states:
+        raise ValueError("diagnostics: the state contains no AggregateState.")
+    found: dict[str, dict[str, jax.Array]] = {}
+    for state in states:
+        for name, values in _with_reports(state).items():
+            if name in found:
+                raise ValueError(
+                    f"diagnostics: two aggregations have a group {name!r}; ask for the "
+                    "state of one of them."
+                )
+            found[name] = values
+    return found
+
+
+def _with_reports(state: AggregateState) -> dict[str, dict[str, jax.Array]]:
+    """The diagnostics, and with them what a solver said of itself."""
+    found = {name: dict(values) for name, values in state.diagnostics.items()}
+
+    def is_report(x: Any) -> bool:
+        return isinstance(x, SolverReport)
+
+    if isinstance(state.weighting, Mapping):
+        for name, own in state.weighting.items():
+            for x in jax.tree.leaves(own, is_leaf=is_report):
+                if is_report(x):
+                    found[name] |= x._asdict()
+    return found
+
+
+def describe(g: Gramians) -> dict[str, jax.Array]:
+    """What a group's Gramian says."""
+    norms = jnp.sqrt(jnp.diagonal(g.total))
+    outer = norms[:, None] * norms[None, :]
+    cosines = jnp.where(outer == 0, 0.0, g.total / jnp.where(outer == 0, 1.0, outer))
+    cosine = jnp.min(cosines[jnp.triu_indices(len(norms), 1)])
+    return {"norms": norms * g.scale, "cosine": cosine, "conflict": cosine < 0}
+
+
+def describe_weights(
+    g: Gramians, weights: jax.Array, factors: list[jax.Array]
+) -> dict[str, jax.Array]:
+    """The weights [K] that stand for the update, with a factor for each leaf."""
+    squares = jnp.stack([weights @ leaf @ weights for leaf in g.leaves])
+    total = jnp.sum(squares)
+    ratio = jnp.sum(jnp.stack(factors) ** 2 * squares) / jnp.where(
+        total > 0, total, 1.0
+    )
+    effective = weights * jnp.where(total > 0, jnp.sqrt(ratio), 1.0)
+    return {"weights": effective, "magnitude": jnp.mean(effective)}
