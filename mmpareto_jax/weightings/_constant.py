@@ -1,0 +1,44 @@
+"""Constant weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from mmpareto_jax.weightings._weighting import Weighting
+
+
+def constant(weights: Sequence[float] | jax.Array) -> Weighting:
+    r"""Fixed weights, :math:`\sum_k c_k g_k`.
+
+    Args:
+      weights: c [K], in the order of a group's objectives. Every group of several
+        objectives must have this K.
+
+    Returns:
+      The weighting.
+
+    Raises:
+      ValueError: `weights` is not a vector; in ``init``, a group has another K.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> weights, _ = mmp.weightings.constant([1.0, 0.5]).weights(jnp.eye(2), ())
+      >>> print(weights)
+      [1.  0.5]
+    """
+    vector = jnp.asarray(weights)
+    if vector.ndim != 1:
+        raise ValueError(f"constant: weights must be [K], got shape {vector.shape}.")
+
+    def init(num: int) -> tuple[()]:
+        if num != len(vector):
+            raise ValueError(
+                f"constant: {len(vector)} weights for a group of {num} objectives."
+            )
+        return ()
+
+    return Weighting(init, lambda gramian, state: (vector.astype(gramian.dtype), state))

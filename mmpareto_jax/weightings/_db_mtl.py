@@ -1,0 +1,91 @@
+"""DB-MTL: losses on a logarithmic scale, gradients of one norm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmpareto_jax._gramian import combine as weighted_sum
+from mmpareto_jax._gramian import group_gramians
+from mmpareto_jax.weightings._weighting import (
+    Aggregator,
+    check,
+    check_at_least,
+    required,
+)
+
+
+class DBMTLState(NamedTuple):
+    """State of DB-MTL.
+
+    Attributes:
+      step: scalar int32.
+      means: running means of the gradients of log-losses, like the stacked leaves.
+    """
+
+    step: jax.Array
+    means: list[jax.Array]
+
+
+def db_mtl(beta: float = 0.9, *, sigma: float = 0.5) -> Aggregator:
+    r"""Dual balancing: of losses by their logarithm, of gradients by their norm.
+
+    .. math:: \hat g_k \leftarrow \beta_t \hat g_k + (1 - \beta_t) \nabla \log L_k,
+        \quad \beta_t = \beta / t^\sigma, \qquad d = \max_j \|\hat g_j\| \sum_k
+        \frac{\hat g_k}{\|\hat g_k\|}
+
+    It needs ``tx.update(..., losses=losses)``, with positive losses, and keeps a
+    running mean of all stacked gradients (K times the shared parameters). Heads, which
+    have one objective, keep the gradient of their plain loss.
+
+    Args:
+      beta: β in [0, 1).
+      sigma: σ ≥ 0, how fast the running mean is given up.
+
+    Returns:
+      The aggregator.
+
+    Raises:
+      ValueError: an argument is out of range; in ``update``, losses are missing.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> tx = mmp.aggregate(mmp.weightings.db_mtl(beta=0.0), 2)
+      >>> grads, losses = jnp.array([[3.0, 0.0], [0.0, 4.0]]), jnp.array([1.0, 2.0])
+      >>> print(tx.update(grads, tx.init(jnp.zeros(2)), losses=losses)[0])
+      [3. 3.]
+
+    References:
+      Lin et al., Dual-Balancing for Multi-Task Learning, 2023,
+      https://arxiv.org/abs/2308.12029, algorithm 1.
+    """
+    check("db_mtl", "beta", beta, 0 <= beta < 1, "in [0, 1)")
+    check_at_least("db_mtl", "sigma", sigma, 0)
+
+    def init(leaves: Sequence[jax.ShapeDtypeStruct]) -> DBMTLState:
+        means = [jnp.zeros(x.shape, x.dtype) for x in leaves]
+        return DBMTLState(jnp.zeros((), jnp.int32), means)
+
+    def combine(
+        leaves: list[jax.Array], state: DBMTLState, losses: jax.Array | None = None
+    ) -> tuple[list[jax.Array], DBMTLState]:
+        losses = required("db_mtl", losses)
+        step = state.step + 1
+        decay = beta * step.astype(losses.dtype) ** -sigma
+
+        def mean(x: jax.Array, old: jax.Array) -> jax.Array:
+            new = x.astype(losses.dtype) / losses.reshape(-1, *[1] * (x.ndim - 1))
+            blend = decay * old.astype(losses.dtype) + (1 - decay) * new
+            return blend.astype(x.dtype)
+
+        means = [mean(x, old) for x, old in zip(leaves, state.means, strict=True)]
+        norms = jnp.sqrt(jnp.diagonal(group_gramians([means])[0].total))
+        weights = jnp.max(norms) / jnp.where(norms == 0, 1.0, norms)
+        updates = [weighted_sum(weights, x) for x in means]
+        return updates, DBMTLState(step, means)
+
+    return Aggregator(init, combine, ("losses",))

@@ -1,0 +1,52 @@
+"""DualProj: the mean gradient projected so that it hurts no objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+
+from mmpareto_jax.weightings._dual_cone import project
+from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._weighting import Weighting, check_at_least, stateless
+
+
+def dualproj(
+    preference: Sequence[float] | jax.Array | None = None, *, reg_eps: float = 0.0
+) -> Weighting:
+    r"""Projection of the mean gradient on the dual cone.
+
+    .. math:: d = \arg\min_{y :\ \langle y, g_j \rangle \ge 0\ \forall j} \Big\| y -
+        \sum_k p_k g_k \Big\|
+
+    Args:
+      preference: p [K]; by default 1/K each.
+      reg_eps: added to the Gramian's diagonal, relative to its trace. TorchJD adds
+        1e-4, which lets a little conflict pass.
+
+    Returns:
+      The weighting. Its direction conflicts with no gradient.
+
+    Raises:
+      ValueError: `reg_eps` is negative; a preference of another length than a group.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> gramian = jnp.array([[1.0, -2.0], [-2.0, 16.0]])
+      >>> weights, _ = mmp.weightings.dualproj().weights(gramian, ())
+      >>> print(weights.round(4))
+      [1.  0.5]
+
+    References:
+      Lopez-Paz & Ranzato, Gradient Episodic Memory for Continual Learning, NeurIPS
+      2017, https://arxiv.org/abs/1706.08840, equation 11.
+    """
+    check_at_least("dualproj", "reg_eps", reg_eps, 0)
+
+    def weights(gramian: jax.Array) -> jax.Array:
+        default = 1.0 / len(gramian)
+        u = preference_of("dualproj", preference, gramian, default=default)
+        return project(gramian, u, reg_eps)
+
+    return stateless(weights)

@@ -1,0 +1,102 @@
+"""The balance equation of bargaining: G x = x^(-1/α)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mmpareto_jax._min_norm import SolverReport
+
+_MAX_STEPS, _MAX_HALVINGS = 100, 30
+
+
+class _Newton(NamedTuple):
+    y: jax.Array  # [K]
+    error: jax.Array  # the largest relative residual
+    done: jax.Array  # bool
+    steps: jax.Array  # int
+
+
+def balance(
+    gramian: jax.Array, alpha: float | jax.Array
+) -> tuple[jax.Array, SolverReport]:
+    r"""The x > 0 with :math:`(G x)_k = x_k^{-1/\alpha}` for all k.
+
+    It is the minimiser of :math:`\tfrac12 x^\top G x + \sum_k \phi(x_k)`, with
+    :math:`\phi'(x) = -x^{-1/\alpha}`, which is strictly convex: found by Newton's
+    method with backtracking. Unknowns are scaled by the solution for orthogonal
+    gradients, so the scale of G and of single gradients does not matter.
+
+    Args:
+      gramian: G [K, K] with a positive diagonal.
+      alpha: α > 0.
+
+    Returns:
+      x [K], and the largest relative residual with the Newton steps. Where zero lies
+      in the hull of the gradients there is no solution, and x grows until the last
+      step, its direction towards zero.
+    """
+    num, dtype = gramian.shape[0], gramian.dtype
+    eps = np.finfo(dtype).eps
+    p = jnp.asarray(1 / alpha, dtype)
+    norms = jnp.sqrt(jnp.diagonal(gramian))
+    cosines = gramian / norms[:, None] / norms[None, :]
+    # x = z y, z the solution for orthogonal gradients, and h = |g| z.
+    z = norms ** (-2 / (1 + p))
+    h: jax.Array = norms ** ((p - 1) / (1 + p))
+    h = h / jnp.max(h)
+
+    def objective(y: jax.Array) -> jax.Array:
+        # ∫ -y^(-p), which is -log y for p = 1; the integral from 1 has that limit.
+        barrier = jnp.where(
+            jnp.abs(p - 1) < 1e-6,
+            -jnp.log(y),
+            -jnp.expm1((1 - p) * jnp.log(y)) / jnp.where(p == 1, 1.0, 1 - p),
+        )
+        pull = cosines @ (h * y)
+        return jnp.sum(0.5 * (h * y) * pull + h**2 * barrier)
+
+    def residual(y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Its equation divided by h, and the largest of it relative to its terms."""
+        pull, push = cosines @ (h * y), h * y**-p
+        size = jnp.abs(cosines) @ (h * y) + push
+        return pull - push, jnp.max(jnp.abs(pull - push) / size)
+
+    def newton(s: _Newton) -> _Newton:
+        y = s.y
+        gap, _ = residual(y)
+        hessian = cosines + jnp.diag(p * y ** (-p - 1))
+        step = -jnp.linalg.solve(hessian, gap) / h
+        slope = jnp.sum(h * gap * step)
+        # Stay positive: at most 99 % of the way to the boundary.
+        room = jnp.min(jnp.where(step < 0, -y / jnp.where(step < 0, step, 1.0), 4.0))
+        first, here = jnp.minimum(1.0, 0.99 * room), objective(y)
+
+        def too_long(s: tuple[jax.Array, jax.Array]) -> jax.Array:
+            length, halvings = s
+            enough = objective(y + length * step) <= here + 1e-4 * length * slope
+            # Close to the minimum the decrease drowns in rounding.
+            drowned = -slope <= 100 * eps * jnp.abs(here)
+            return jnp.logical_not(enough | drowned) & (halvings < _MAX_HALVINGS)
+
+        def halve(s: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            return s[0] / 2, s[1] + 1
+
+        length, _ = lax.while_loop(too_long, halve, (first, jnp.zeros((), jnp.int32)))
+        new = y + length * step
+        error = residual(new)[1]
+        # Rounding decides when no step makes the residual smaller any more.
+        stuck = (error <= 100 * num * eps) & (error >= s.error)
+        done = (error <= 2 * eps) | stuck | ~jnp.isfinite(error)
+        new = jnp.where(stuck | ~jnp.isfinite(new).all(), y, new)
+        return _Newton(new, jnp.minimum(error, s.error), done, s.steps + 1)
+
+    start = jnp.ones((num,), dtype)
+    false, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+    state = _Newton(start, residual(start)[1], false, zero)
+    state = lax.while_loop(lambda s: ~s.done & (s.steps < _MAX_STEPS), newton, state)
+    return z * state.y, SolverReport(state.error, state.steps)

@@ -1,0 +1,93 @@
+"""FAMO: all losses fall at the same rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._weighting import Learned, LossWeighting, learn, learned
+
+
+class FAMOState(NamedTuple):
+    """State of FAMO.
+
+    Attributes:
+      losses: [K], the last ones; zeros before the first step.
+      logits: [K], learned.
+    """
+
+    losses: jax.Array
+    logits: Learned
+
+
+def famo(
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    minimum: Sequence[float] | jax.Array | None = None,
+) -> LossWeighting:
+    r"""Fast adaptive multitask optimisation.
+
+    .. math:: c \sum_k z_k \log (L_k - b_k), \qquad z = \mathrm{softmax}(\xi), \qquad
+        c = \Big( \sum_k \frac{z_k}{L_k - b_k} \Big)^{-1}
+
+    with the logits ξ trained, beside the model, by the last improvements δ of the
+    log-losses: the gradient of ξ is :math:`J_z^\top \delta`, J the softmax's Jacobian.
+
+    The paper measures δ on the batch of the last step, with the new parameters: give
+    those losses as ``tx.update(..., losses=losses, last_batch_losses=...)``, for the
+    price of a forward pass. Without them the losses of this step's batch take their
+    place.
+
+    Args:
+      optimizer: for ξ; by default Adam with learning rate 0.025 and decay 1e-3 in its
+        gradient, as in the official code.
+      minimum: b [K], below every loss; by default 0, then losses must be positive.
+
+    Returns:
+      The weighting: :math:`c z_k / (L_k - b_k)`, which sums to 1.
+
+    Raises:
+      ValueError: `minimum` has another length than the losses.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> weighting = mmp.weightings.famo()
+      >>> weights, _ = weighting.weights(jnp.array([1.0, 3.0]), weighting.init(2))
+      >>> print(weights.round(4))
+      [0.75 0.25]
+
+    References:
+      Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023,
+      https://arxiv.org/abs/2306.03792, algorithm 1.
+    """
+    if optimizer is None:
+        optimizer = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))
+
+    def init(num: int) -> FAMOState:
+        return FAMOState(jnp.zeros((num,)), learned(optimizer, jnp.zeros((num,))))
+
+    def weights(
+        losses: jax.Array,
+        state: FAMOState,
+        last_batch_losses: jax.Array | None = None,
+    ) -> tuple[jax.Array, FAMOState]:
+        b = preference_of("famo", minimum, losses, default=0.0)
+        again = losses if last_batch_losses is None else last_batch_losses
+        begun = jnp.any(state.losses != 0)
+        before = jnp.where(begun, state.losses.astype(losses.dtype), again)
+        improved = jnp.log(before - b) - jnp.log(again - b)
+        _, pull = jax.vjp(jax.nn.softmax, state.logits.value.astype(losses.dtype))
+        stepped = learn(optimizer, state.logits, pull(improved)[0])
+        logits = jax.tree.map(
+            lambda new, old: jnp.where(begun, new, old), stepped, state.logits
+        )
+        rates = jax.nn.softmax(logits.value.astype(losses.dtype)) / (losses - b)
+        return rates / jnp.sum(rates), FAMOState(losses, logits)
+
+    return LossWeighting(init, weights, ("last_batch_losses",))

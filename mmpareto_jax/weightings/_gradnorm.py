@@ -1,0 +1,100 @@
+"""GradNorm: weights that equalise gradient norms, by training rate."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmpareto_jax.weightings._weighting import (
+    Learned,
+    Weighting,
+    check_at_least,
+    learn,
+    learned,
+    required,
+)
+
+
+class GradNormState(NamedTuple):
+    """State of GradNorm.
+
+    Attributes:
+      first: [K], the losses of the first step, zeros before it.
+      weights: [K], learned; they sum to K.
+    """
+
+    first: jax.Array
+    weights: Learned
+
+
+def gradnorm(
+    alpha: float = 1.5, *, optimizer: optax.GradientTransformation | None = None
+) -> Weighting:
+    r"""Gradient normalisation for adaptive loss balancing.
+
+    The weights are trained, beside the model, to bring the gradients' norms to a
+    common scale, larger for objectives that train slowly:
+
+    .. math:: \min_w \sum_k \Big| w_k \|g_k\| - \bar n\, r_k^\alpha \Big|, \qquad
+        \bar n = \frac1K \sum_k w_k \|g_k\|, \qquad
+        r_k = \frac{L_k / L_k^{(0)}}{\frac1K \sum_j L_j / L_j^{(0)}}
+
+    the right-hand term held constant; after each of its steps w is brought back to
+    :math:`\sum_k w_k = K`. The step is combined with the weights it began with. It
+    needs ``tx.update(..., losses=losses)``, with positive losses.
+
+    Args:
+      alpha: α ≥ 0, the pull towards a common training rate.
+      optimizer: for w; by default ``optax.adam(0.025)``.
+
+    Returns:
+      The weighting. Weights stay at or above 1e-3.
+
+    Raises:
+      ValueError: α is negative; in ``update``, losses are missing.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> weighting = mmp.weightings.gradnorm()
+      >>> state = weighting.init(2)
+      >>> gramian, losses = jnp.diag(jnp.array([1.0, 4.0])), jnp.ones(2)
+      >>> _, state = weighting.weights(gramian, state, losses=losses, scale=1.0)
+      >>> _, state = weighting.weights(gramian, state, losses=losses, scale=1.0)
+      >>> print(state.weights.value.round(2))
+      [1.05 0.95]
+
+    References:
+      Chen et al., GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep
+      Multitask Networks, ICML 2018, https://arxiv.org/abs/1711.02257, algorithm 1.
+    """
+    check_at_least("gradnorm", "alpha", alpha, 0)
+    optimizer = optax.adam(0.025) if optimizer is None else optimizer
+
+    def init(num: int) -> GradNormState:
+        return GradNormState(jnp.zeros((num,)), learned(optimizer, jnp.ones((num,))))
+
+    def weights(
+        gramian: jax.Array,
+        state: GradNormState,
+        losses: jax.Array | None = None,
+        scale: jax.Array | float = 1.0,
+    ) -> tuple[jax.Array, GradNormState]:
+        losses = required("gradnorm", losses)
+        first = jnp.where(state.first == 0, losses, state.first)
+        norms = jnp.sqrt(jnp.diagonal(gramian)) * scale
+        now = state.weights.value.astype(gramian.dtype)
+        rates = losses / first
+        rates = rates / jnp.mean(rates)
+        weighted = now * norms
+        slope = jnp.sign(weighted - jnp.mean(weighted) * rates**alpha) * norms
+        later = learn(optimizer, state.weights, slope)
+        # Below zero an objective would be maximised.
+        value = jnp.maximum(later.value, 1e-3)
+        value = value * (len(value) / jnp.sum(value))
+        return now, GradNormState(first, later._replace(value=value))
+
+    return Weighting(init, weights, ("losses", "scale"))

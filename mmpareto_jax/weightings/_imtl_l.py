@@ -1,0 +1,42 @@
+"""IMTL-L: losses brought to one scale."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmpareto_jax.weightings._weighting import Learned, LossWeighting, learn, learned
+
+
+def imtl_l(optimizer: optax.GradientTransformation | None = None) -> LossWeighting:
+    r"""Impartial multi-task learning, the loss part.
+
+    .. math:: \sum_k e^{s_k} L_k - s_k
+
+    with s trained beside the model, from 0; where it is optimal every weighted loss
+    is 1.
+
+    Args:
+      optimizer: for s; by default ``optax.adam(1e-3)``.
+
+    Returns:
+      The weighting: :math:`e^{s_k}`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> weighting = mmp.weightings.imtl_l()
+      >>> print(weighting.weights(jnp.array([1.0, 2.0]), weighting.init(2))[0])
+      [1. 1.]
+
+    References:
+      Liu et al., Towards Impartial Multi-task Learning, ICLR 2021, section 3.2.
+    """
+    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+
+    def weights(losses: jax.Array, state: Learned) -> tuple[jax.Array, Learned]:
+        now = jnp.exp(state.value.astype(losses.dtype))
+        return now, learn(optimizer, state, now * losses - 1)
+
+    return LossWeighting(lambda num: learned(optimizer, jnp.zeros((num,))), weights)

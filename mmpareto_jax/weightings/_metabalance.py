@@ -1,0 +1,91 @@
+"""MetaBalance: auxiliary gradients brought near the target's magnitude."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmpareto_jax.weightings._weighting import Weighting, check, is_known
+
+_STRATEGIES = ("reduce", "enlarge", "both")
+
+
+class MetaBalanceState(NamedTuple):
+    """State of MetaBalance.
+
+    Attributes:
+      norms: [K] running means of the gradients' norms, zeros at first.
+    """
+
+    norms: jax.Array
+
+
+def metabalance(
+    relax: float = 0.7,
+    *,
+    beta: float = 0.9,
+    strategy: Literal["reduce", "enlarge", "both"] = "both",
+    target: int = 0,
+) -> Weighting:
+    r"""Balancing auxiliary objectives against a target objective.
+
+    .. math:: d = g_t + \sum_{k \ne t} \Big( r \frac{m_t}{m_k} + 1 - r \Big) g_k,
+        \qquad m_k \leftarrow \beta m_k + (1 - \beta) \|g_k\|
+
+    with running means m of the norms. The paper takes norms layer by layer: give each
+    layer a group of its own (``ObjectiveGroups.from_labels``) to do so.
+
+    Args:
+      relax: r in [0, 1]; 0 leaves the gradients as they are, 1 gives all the target's
+        magnitude.
+      beta: β in [0, 1).
+      strategy: which auxiliary gradients are changed: those longer than the target's
+        ("reduce", the paper's strategy A), shorter ("enlarge", B), or "both" (C).
+      target: index of the target in a group's objectives; the joint loss, if first.
+
+    Returns:
+      The weighting. The target's weight is 1.
+
+    Raises:
+      ValueError: an argument is out of range; in ``init``, a group has no such target.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> weighting = mmp.weightings.metabalance(relax=1.0)
+      >>> gramian = jnp.diag(jnp.array([1.0, 16.0]))
+      >>> print(weighting.weights(gramian, weighting.init(2), scale=1.0)[0])
+      [1.   0.25]
+
+    References:
+      He et al., MetaBalance: Improving Multi-Task Recommendations via Adapting Gradient
+      Magnitudes of Auxiliary Tasks, WWW 2022, https://arxiv.org/abs/2203.06801,
+      algorithm 1 and section 3.3.
+    """
+    if is_known(relax):
+        check("metabalance", "relax", relax, 0 <= relax <= 1, "in [0, 1]")
+    if is_known(beta):
+        check("metabalance", "beta", beta, 0 <= beta < 1, "in [0, 1)")
+    if strategy not in _STRATEGIES:
+        raise ValueError(
+            f"metabalance: strategy must be one of {_STRATEGIES}, got {strategy!r}."
+        )
+
+    def init(num: int) -> MetaBalanceState:
+        check("metabalance", "target", target, 0 <= target < num, f"in [0, {num})")
+        return MetaBalanceState(jnp.zeros((num,)))
+
+    def weights(
+        gramian: jax.Array, state: MetaBalanceState, scale: jax.Array | float = 1.0
+    ) -> tuple[jax.Array, MetaBalanceState]:
+        norms = jnp.sqrt(jnp.diagonal(gramian)) * scale
+        mean = beta * state.norms.astype(norms.dtype) + (1 - beta) * norms
+        ratio = mean[target] / jnp.where(mean > 0, mean, 1.0)
+        of = {"reduce": ratio < 1, "enlarge": ratio > 1, "both": mean > 0}
+        changed = of[strategy] & (mean > 0)
+        weights = jnp.where(changed, relax * ratio + (1 - relax), 1.0)
+        return weights.at[target].set(1.0), MetaBalanceState(mean)
+
+    return Weighting(init, weights, ("scale",))

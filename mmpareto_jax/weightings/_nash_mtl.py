@@ -1,0 +1,103 @@
+"""Nash-MTL: the bargaining solution."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mmpareto_jax._min_norm import SolverReport
+from mmpareto_jax.weightings._fairgrad import fair_weights
+from mmpareto_jax.weightings._weighting import Weighting, check, check_at_least
+
+
+class NashMTLState(NamedTuple):
+    """State of Nash-MTL.
+
+    Attributes:
+      step: scalar int32.
+      weights: [K], the last bargain, before its direction was shortened.
+      report: of its solver.
+    """
+
+    step: jax.Array
+    weights: jax.Array
+    report: SolverReport
+
+
+def nash_mtl(max_norm: float = 1.0, *, update_every: int = 1) -> Weighting:
+    r"""Multi-task learning as a bargaining game.
+
+    The Nash bargaining solution: no other direction of the same length has a larger
+    product of the objectives' improvements.
+
+    .. math:: d = \sum_k w_k g_k, \qquad \frac{(G w)_k}{\|G\|_F} = \frac{1}{w_k}
+
+    The equation is solved exactly inside jit, by Newton's method on its convex form.
+
+    Args:
+      max_norm: the direction is shortened to at most this norm; 0 leaves it as it is.
+      update_every: steps between bargains; between them the weights are kept, and the
+        norm still limited.
+
+    Returns:
+      The weighting. Weights are positive; zero for a zero gradient, and all zero at a
+      Pareto stationary point.
+
+    Raises:
+      ValueError: `max_norm` is negative, `update_every` < 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> weighting = mmp.weightings.nash_mtl(max_norm=0)
+      >>> gramian = jnp.diag(jnp.array([9.0, 16.0]))
+      >>> weights, _ = weighting.weights(gramian, weighting.init(2))
+      >>> print((gramian @ weights * weights / jnp.linalg.norm(gramian)).round(4))
+      [1. 1.]
+
+    References:
+      Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022,
+      https://arxiv.org/abs/2202.01017, claim 3.1 and algorithm 1.
+    """
+    check_at_least("nash_mtl", "max_norm", max_norm, 0)
+    check("nash_mtl", "update_every", update_every, update_every >= 1, ">= 1")
+
+    def init(num: int) -> NashMTLState:
+        zero = jnp.zeros((), jnp.int32)
+        return NashMTLState(zero, jnp.ones((num,)) / num, SolverReport.zeros())
+
+    def bargain(gramian: jax.Array) -> tuple[jax.Array, SolverReport]:
+        # Twice normalised: the square in the norm of a large Gramian would overflow.
+        largest = jnp.max(jnp.abs(gramian))
+        gram = gramian / jnp.where(largest > 0, largest, 1.0)
+        size = jnp.linalg.norm(gram)
+        return fair_weights(gram / jnp.where(size > 0, size, 1.0), 1.0)
+
+    def weights(
+        gramian: jax.Array, state: NashMTLState, scale: jax.Array | float = 1.0
+    ) -> tuple[jax.Array, NashMTLState]:
+        if update_every == 1:
+            found, report = bargain(gramian)
+        else:
+            kept = state.weights.astype(gramian.dtype)
+            last = jax.tree.map(
+                lambda new, old: old.astype(new.dtype),
+                jax.eval_shape(bargain, gramian)[1],
+                state.report,
+            )
+            found, report = lax.cond(
+                state.step % update_every == 0,
+                bargain,
+                lambda _: (kept, last),
+                gramian,
+            )
+        after = NashMTLState(state.step + 1, found, report)
+        norm = jnp.sqrt(jnp.maximum(found @ gramian @ found, 0.0)) * scale
+        limit = jnp.asarray(max_norm, gramian.dtype)
+        shorten = (norm > limit) & (limit > 0)
+        return jnp.where(shorten, found * (limit / norm), found), after
+
+    return Weighting(init, weights, ("scale",))

@@ -1,0 +1,102 @@
+"""SDMGrad: MGDA pulled towards a preferred direction, stochastically."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from optax import projections
+
+from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._weighting import Weighting, check, check_at_least
+
+
+class SDMGradState(NamedTuple):
+    """State of SDMGrad.
+
+    Attributes:
+      weights: [K] on the simplex.
+    """
+
+    weights: jax.Array
+
+
+def sdmgrad(
+    lam: float = 0.3,
+    *,
+    learning_rate: float = 5.0,
+    momentum: float = 0.5,
+    num_steps: int = 20,
+    preference: Sequence[float] | jax.Array | None = None,
+) -> Weighting:
+    r"""Stochastic direction-oriented multi-objective gradient descent.
+
+    .. math:: d = \frac{g_w + \lambda g_0}{1 + \lambda}, \qquad w \approx \arg\min_{w
+        \in \Delta} \tfrac12 \| g_w + \lambda g_0 \|^2, \qquad g_0 = \sum_k p_k g_k
+
+    with w kept from step to step and improved by a few projected gradient steps with
+    momentum, on inner products with the gradients of an independent batch,
+    ``tx.update(grads, ..., independent=other_grads)``. Without that argument the
+    Gramian of one batch serves, which biases them. As in the official code the inner
+    products are divided by the squared mean norm.
+
+    Args:
+      lam: λ ≥ 0; 0 follows MGDA, a large one the preferred direction.
+      learning_rate: of the inner steps.
+      momentum: of the inner steps, in [0, 1).
+      num_steps: inner steps for each update.
+      preference: p [K]; by default 1/K each.
+
+    Returns:
+      The weighting. Its weights sum to 1 (if p does).
+
+    Raises:
+      ValueError: an argument is out of range; a preference of another length.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> weighting = mmp.weightings.sdmgrad()
+      >>> gramian = jnp.eye(2)
+      >>> print(weighting.weights(gramian, weighting.init(2), cross=gramian)[0])
+      [0.5 0.5]
+
+    References:
+      Xiao, Ban & Ji, Direction-oriented Multi-objective Learning: Simple and Provable
+      Stochastic Algorithms, NeurIPS 2023, https://arxiv.org/abs/2305.18409,
+      algorithm 1.
+    """
+    check_at_least("sdmgrad", "lam", lam, 0)
+    check_at_least("sdmgrad", "learning_rate", learning_rate, 0)
+    check("sdmgrad", "num_steps", num_steps, num_steps >= 1, ">= 1")
+    check("sdmgrad", "momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+
+    def weights(
+        gramian: jax.Array, state: SDMGradState, cross: jax.Array | None = None
+    ) -> tuple[jax.Array, SDMGradState]:
+        default = 1.0 / len(gramian)
+        p = preference_of("sdmgrad", preference, gramian, default=default)
+        products = gramian if cross is None else cross
+        size = jnp.mean(jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0.0))) ** 2
+        products = products / jnp.where(size > 0, size, 1.0)
+
+        def step(
+            carry: tuple[jax.Array, jax.Array], _: None
+        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+            w, velocity = carry
+            velocity = momentum * velocity + products @ (w + lam * p)
+            w = projections.projection_simplex(w - learning_rate * velocity)
+            return (w, velocity), None
+
+        start = state.weights.astype(gramian.dtype)
+        (w, _), _ = lax.scan(step, (start, jnp.zeros_like(start)), length=num_steps)
+        found = (w + lam * p) / (1 + lam)
+        finite = jnp.isfinite(gramian).all()
+        return jnp.where(finite, found, jnp.nan), SDMGradState(w)
+
+    return Weighting(
+        lambda num: SDMGradState(jnp.ones((num,)) / num), weights, ("cross",)
+    )

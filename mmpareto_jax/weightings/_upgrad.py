@@ -1,0 +1,59 @@
+"""UPGrad: every gradient projected so that it hurts no objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from mmpareto_jax.weightings._dual_cone import project
+from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._weighting import Weighting, check_at_least, stateless
+
+
+def upgrad(
+    preference: Sequence[float] | jax.Array | None = None, *, reg_eps: float = 0.0
+) -> Weighting:
+    r"""Unconflicting projection of gradients.
+
+    Each gradient is projected on the dual cone of all (the directions that have a
+    non-negative inner product with every gradient), and the projections are combined:
+
+    .. math:: d = \sum_k p_k\, \pi(g_k), \qquad \pi(x) = \arg\min_{y :\ \langle y, g_j
+        \rangle \ge 0\ \forall j} \|y - x\|
+
+    The projection is :math:`J^\top v`, v minimising :math:`v^\top G v` over :math:`v
+    \ge e_k`; this is solved by an active set, up to rounding.
+
+    Args:
+      preference: p [K]; by default 1/K each.
+      reg_eps: added to the Gramian's diagonal, relative to its trace. TorchJD adds
+        1e-4, which lets a little conflict pass.
+
+    Returns:
+      The weighting. Its direction conflicts with no gradient.
+
+    Raises:
+      ValueError: `reg_eps` is negative; a preference of another length than a group.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> gramian = jnp.array([[1.0, -1.0], [-1.0, 4.0]])
+      >>> weights, _ = mmp.weightings.upgrad().weights(gramian, ())
+      >>> print(weights.round(4))
+      [1.    0.625]
+
+    References:
+      Quinton & Rey, Jacobian Descent for Multi-Objective Optimization, 2024,
+      https://arxiv.org/abs/2406.16232, equations 3 and 5.
+    """
+    check_at_least("upgrad", "reg_eps", reg_eps, 0)
+
+    def weights(gramian: jax.Array) -> jax.Array:
+        p = preference_of("upgrad", preference, gramian, default=1.0 / len(gramian))
+        rows = jax.vmap(lambda u: project(gramian, u, reg_eps))(jnp.diag(p))
+        return jnp.sum(rows, axis=0)
+
+    return stateless(weights)
