@@ -6,6 +6,7 @@ them, as the first transformation in an ``optax.chain``.
 """
 
 from mmpareto_jax import weightings as weightings
+from mmpareto_jax._accumulate import accumulate as accumulate
 from mmpareto_jax._aggregate import aggregate as aggregate
 from mmpareto_jax._gramian import gramian as gramian
 from mmpareto_jax._groups import ObjectiveGroups as ObjectiveGroups
@@ -15,6 +16,7 @@ from mmpareto_jax._objectives import objective_groups as objective_groups
 from mmpareto_jax._objectives import (
     value_and_objective_grads as value_and_objective_grads,
 )
+from mmpareto_jax._scalarize import scalarize as scalarize
 from mmpareto_jax._state import AggregateState as AggregateState
 from mmpareto_jax._state import diagnostics as diagnostics
 from mmpareto_jax._version import __version__ as __version__

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from mmpareto_jax._groups import PyTree, named_leaves
@@ -76,7 +77,7 @@ def group_gramians(groups: Sequence[Sequence[jax.Array]]) -> list[Gramians]:
     """The Gramians of several groups of stacked leaves, safe at every scale.
 
     The gradients are read once. Only where that under- or overflows are they read
-    again, divided by their largest magnitude.
+    again, divided by the power of two below their largest magnitude.
 
     Args:
       groups: per group its leaves, arrays [K_g, ...].
@@ -97,7 +98,10 @@ def group_gramians(groups: Sequence[Sequence[jax.Array]]) -> list[Gramians]:
             peak = functools.reduce(jnp.maximum, peaks)
             # Zero has no scale; NaN and infinity must stay visible.
             usable = (peak > 0) & jnp.isfinite(peak)
-            scale = jnp.where(usable, peak, jnp.ones_like(peak))
+            # A power of two: dividing by it is exact.
+            smallest = np.finfo(dtype).minexp
+            power = jnp.maximum(jnp.frexp(peak)[1] - 1, smallest)
+            scale = jnp.where(usable, jnp.ldexp(jnp.ones_like(peak), power), 1)
             parts = _products([x.astype(dtype) / scale for x in leaves], dtype)
             out.append(Gramians(sum(parts[1:], parts[0]), parts, scale))
         return out

@@ -192,8 +192,8 @@ def _sweep(
 
     def scalars(params: PyTree) -> tuple[list[jax.Array], Any]:
         nonlocal names
-        losses, aux = _pair(call(params)) if has_aux else (call(params), None)
-        names, values = _named_scalars(losses)
+        losses, aux = split_aux(call(params)) if has_aux else (call(params), None)
+        names, values = named_scalars(losses)
         return values, (losses, aux)
 
     values, vjp, (losses, aux) = jax.vjp(scalars, params, has_aux=True)
@@ -233,8 +233,13 @@ def _rows_as_given(
     return rows
 
 
-def _named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
-    """The names and the values of the losses, in the function's own order."""
+def named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
+    """The names and the values of the losses, in the function's own order.
+
+    Raises:
+      TypeError: a loss is not real and floating.
+      ValueError: no loss, one that is not a scalar, or neither a mapping nor [K].
+    """
     if isinstance(losses, Mapping):
         named = {str(name): jnp.asarray(x) for name, x in losses.items()}
     elif isinstance(losses, jax.Array) and losses.ndim == 1:
@@ -242,30 +247,30 @@ def _named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
     else:
         got = getattr(losses, "shape", None)
         raise ValueError(
-            "value_and_objective_grads: the function must return a mapping of scalar "
+            "objective function: it must return a mapping of scalar "
             "losses or an array [K], got "
             + (f"an array of shape {got}." if got is not None else f"{type(losses)}.")
         )
     if not named:
-        raise ValueError("value_and_objective_grads: the function returned no loss.")
+        raise ValueError("objective function: it returned no loss.")
     for name, x in named.items():
         if x.shape:
             raise ValueError(
-                f"value_and_objective_grads: loss {name!r} must be a scalar, got "
+                f"objective function: loss {name!r} must be a scalar, got "
                 f"shape {x.shape}."
             )
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(
-                f"value_and_objective_grads: loss {name!r} must be real and floating, "
+                f"objective function: loss {name!r} must be real and floating, "
                 f"got {x.dtype}."
             )
     return tuple(named), list(named.values())
 
 
-def _pair(out: Any) -> tuple[Any, Any]:
+def split_aux(out: Any) -> tuple[Any, Any]:
     if not (isinstance(out, tuple) and len(out) == 2):
         raise TypeError(
-            "value_and_objective_grads: with has_aux=True the function must return a "
+            "objective function: with has_aux=True it must return a "
             f"pair (losses, aux), got {type(out).__name__}."
         )
     return out

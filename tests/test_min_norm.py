@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import mmpareto_jax as mmp
+from mmpareto_jax._min_norm import min_norm
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "torchjd_shared.npz")
 GAP = {"float32": 1e-6, "float64": 1e-12}
-SIZES = [2, 3, 5, 8, 16, 32]
+SIZES = [2, 3, 5, 8, 16, 32, 64]
 REPEATS = 8
 
 
@@ -114,6 +115,30 @@ def test_golden(case, x64):
     np.testing.assert_allclose(found @ rows, expected @ rows, atol=1e-7 * scale)
     if np.linalg.matrix_rank(rows) == len(rows):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [2.0**k for k in (-56, -10, 10, 49)])
+@pytest.mark.parametrize("num", [2, 3, 8])
+def test_scale(num, scale):
+    """As far as a float32 Gramian has exponents; `aggregate` goes further."""
+    rows = np.random.default_rng(num).normal(size=(4, num, 20))
+    grams = jnp.asarray(rows @ rows.transpose(0, 2, 1), jnp.float32)
+    square = jnp.float32(scale) ** 2
+    found = solver(num, "float32")(grams * square)
+    expected = solver(num, "float32")(grams)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 8])
+def test_the_report_is_the_duality_gap(num):
+    rows = np.random.default_rng(num).normal(size=(num, 20))
+    gram = jnp.asarray(rows @ rows.T, jnp.float32)
+    weights, report = min_norm(gram)
+    gap = gaps(np.asarray(gram)[None], np.asarray(weights)[None])[0]
+    np.testing.assert_allclose(report.gap, gap, atol=2e-7)
+    assert report.gap < 1e-6
+    assert (report.iterations > 0) == (num > 2)
+    assert report.iterations <= 6 * num
 
 
 def test_by_hand():

@@ -72,7 +72,7 @@ def graddrop(
         # At least float32: half precision has too few levels for a probability.
         level = jnp.promote_types(x.dtype, jnp.float32)
         drawn = jax.random.uniform(key, total.shape, level)
-        positive = purity.astype(level) > drawn
+        positive = (purity.astype(level) > drawn)[None]
         kept = (positive & (x > 0)) | (~positive & (x < 0)) | jnp.isnan(x)
         return jnp.sum(x * (passing + (1 - passing) * kept.astype(x.dtype)), axis=0)
 

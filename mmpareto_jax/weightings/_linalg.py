@@ -28,6 +28,10 @@ def eigen(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
       Demmel & Veselić, Jacobi's method is more accurate than QR, SIAM Journal on Matrix
       Analysis, 1992.
     """
+    # Products of two entries must not overflow.
+    largest = jnp.max(jnp.diagonal(matrix))
+    largest = jnp.where(largest > 0, largest, 1.0)
+    matrix = matrix / largest
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0.0))
     unit = jnp.where(norms > 0, norms, 1.0)
     cosines, _ = _jacobi(matrix / unit[:, None] / unit[None, :])
@@ -35,14 +39,15 @@ def eigen(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     rank = jnp.sum((cosines > floor) & (cosines > 0))
     values, vectors = _jacobi(matrix)
     place = jnp.argsort(jnp.argsort(-values))
-    return values, vectors, (place < rank) & (values > 0)
+    return largest * values, vectors, (place < rank) & (values > 0)
 
 
 def psd_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
     """The least-norm solution of a positive semi-definite system: matrix⁺ right."""
     values, vectors, kept = eigen(matrix)
     inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)
-    return jnp.sum(vectors * (inverse * jnp.sum(vectors * right[:, None], 0)), axis=1)
+    parts = inverse * jnp.sum(vectors * right[:, None], axis=0)
+    return jnp.sum(vectors * parts[None, :], axis=1)
 
 
 def _rounds(num: int) -> np.ndarray:
@@ -84,10 +89,11 @@ def _jacobi(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
         cos = 1 / jnp.sqrt(1 + tangent**2)
         sin = -tangent * cos
         a = cos[:, None] * a + sin[:, None] * a[mate]
-        a = cos * a + sin * a[:, mate]
+        a = cos[None, :] * a + sin[None, :] * a[:, mate]
         # That entry, exactly: what rounding leaves there would come back.
         a = a.at[order, mate].set(jnp.where(turns, 0.0, a[order, mate]))
-        return (a, cos * vectors + sin * vectors[:, mate]), None
+        vectors = cos[None, :] * vectors + sin[None, :] * vectors[:, mate]
+        return (a, vectors), None
 
     def unfinished(s: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         a, _, sweeps = s

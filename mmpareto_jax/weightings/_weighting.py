@@ -31,8 +31,8 @@ class Weighting(NamedTuple):
       weights: ``weights(gramian, state) -> (weights, state)``: from the Gramian
         [K, K], float32 or float64, the weights [K] of the same dtype; the group's
         update is ``sum_k weights[k] * g_k``. Where gradients are too small or too
-        large to be squared, the Gramian comes divided by the square of their largest
-        magnitude.
+        large to be squared, the Gramian comes divided by the square of about their
+        largest magnitude.
       extras: what else ``weights`` takes, as keyword arguments:
 
         * "losses": [K], those of the group, from ``tx.update(..., losses=losses)``;
