@@ -110,6 +110,9 @@ def _add_flag(
     options: dict[str, Any]
     if typing.get_origin(hint) is typing.Literal:
         options = {"choices": typing.get_args(hint)}
+        options["metavar"] = field.name.upper() if len(options["choices"]) > 9 else None
+    elif hint is bool:
+        options = {"action": argparse.BooleanOptionalAction}
     else:
         kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
         options = {"type": kind, "metavar": kind.__name__.upper()}

@@ -15,7 +15,41 @@ from typing import Any, Literal
 # This module is read for `mmpareto --help`, so it imports nothing heavy.
 
 Task = Literal["av-digits"]
-Method = Literal["joint", "uniform", "uniform-gamma", "pareto", "mmpareto"]
+Method = Literal[
+    "joint",
+    "uniform",
+    "uniform-gamma",
+    "pareto",
+    "mmpareto",
+    "mean",
+    "random",
+    "mgda",
+    "pcgrad",
+    "gradvac",
+    "cagrad",
+    "imtl-g",
+    "nash-mtl",
+    "aligned-mtl",
+    "upgrad",
+    "dualproj",
+    "config",
+    "fairgrad",
+    "db-mtl",
+    "modo",
+    "sdmgrad",
+    "gradnorm",
+    "metabalance",
+    "graddrop",
+    "trimmed-mean",
+    "krum",
+    "uncertainty",
+    "dwa",
+    "geometric-mean",
+    "stch",
+    "famo",
+    "imtl-l",
+    "rlw",
+]
 
 
 def _option(default: Any, help: str) -> Any:  # noqa: A002
@@ -44,6 +78,15 @@ class Config:
     variant: Literal["paper", "official"] = _option(
         "paper", "see mmpareto_jax.mmpareto"
     )
+    conflict_test: bool = _option(
+        True, "MMPareto: off takes the min-norm weights at every step"
+    )
+    magnitude: bool = _option(
+        True, "MMPareto: off leaves the direction at its own norm"
+    )
+    max_magnitude: float | None = _option(
+        None, "MMPareto: upper limit of the magnitude factor"
+    )
     seed: int = _option(0, "of the parameters and the order of the examples")
     epochs: int = _option(15, "length of the run")
     steps: int | None = _option(None, "length of the run in steps, instead of epochs")
@@ -71,9 +114,11 @@ class Config:
         _check("seed", self.seed, 0 <= self.seed < 2**31, "0 to 2**31 - 1")
         fits = self.batch_size <= self.train_examples
         _check("batch_size", self.batch_size, fits, "at most train_examples")
-        finite = "a finite number > 0"
-        _check("lr", self.lr, 0 < self.lr < math.inf, finite)
+        _check("lr", self.lr, 0 < self.lr < math.inf, "a finite number > 0")
         _check("momentum", self.momentum, 0 <= self.momentum < 1, "0 <= momentum < 1")
+        limit = self.max_magnitude
+        finite = limit is None or 1 <= limit < math.inf
+        _check("max_magnitude", limit, finite, "a finite number >= 1")
         for name in ("gamma", "weight_decay", "visual_noise"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < math.inf, "a finite number >= 0")
@@ -136,5 +181,5 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
     kinds = typing.get_args(hint) if union else (hint,)
     if float in kinds:
         kinds = (*kinds, int)
-    right = isinstance(value, kinds) and not isinstance(value, bool)
+    right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
     _check(name, repr(value), right, " or ".join(k.__name__ for k in kinds))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -11,39 +13,69 @@ import mmpareto_jax as mmp
 from mmpareto_jax.training._config import Config
 
 Groups = mmp.ObjectiveGroups
+Rule: TypeAlias = "mmp.Weighting | mmp.LossWeighting | mmp.Aggregator"
 
 
-def _uniform_gamma(groups: Groups, config: Config) -> optax.GradientTransformation:
+def _uniform_gamma(config: Config) -> Rule:
     """The control: the plain sum with the encoders' learning rate times γ."""
-    scaled = mmp.Weighting(
+    return mmp.Weighting(
         lambda _: (), lambda gramian, s: (config.gamma * jnp.ones_like(gramian[0]), s)
     )
-    return mmp.aggregate(scaled, groups)
 
 
-_METHODS: dict[str, Callable[[Groups, Config], optax.GradientTransformation]] = {
+def _mmpareto(config: Config) -> Rule:
+    return mmp.weightings.mmpareto(
+        config.gamma,
+        conflict_test=config.conflict_test,
+        magnitude=config.magnitude,
+        max_magnitude=config.max_magnitude,
+    )
+
+
+# The methods that take more than their name from the config; the others are the rules
+# of the library, as they are by default.
+_RULES: dict[str, Callable[[Config], Rule]] = {
     # With "joint" the task cuts the unimodal heads off: one objective per encoder.
-    "joint": lambda groups, _: mmp.aggregate(mmp.weightings.uniform(), groups),
-    "uniform": lambda groups, _: mmp.aggregate(mmp.weightings.uniform(), groups),
+    "joint": lambda _: mmp.weightings.uniform(),
     "uniform-gamma": _uniform_gamma,
-    "pareto": lambda groups, _: mmp.aggregate(mmp.weightings.mgda(), groups),
-    "mmpareto": lambda groups, config: mmp.mmpareto(
-        groups, gamma=config.gamma, variant=config.variant
-    ),
+    "pareto": lambda _: mmp.weightings.mgda(),
+    "mmpareto": _mmpareto,
+    "dwa": lambda config: mmp.weightings.dwa(steps_per_epoch=config.steps_per_epoch),
 }
 
 
-def optimizer(groups: Groups, config: Config) -> optax.GradientTransformation:
+def combination(
+    groups: Groups, config: Config
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation from stacked gradients to one, with ``losses=``."""
+    if config.method == "mmpareto" and config.variant == "official":
+        return mmp.mmpareto(groups, gamma=config.gamma, variant="official")
+    name = config.method
+    if name in _RULES:
+        return mmp.aggregate(_RULES[name](config), groups)
+    return mmp.aggregate(getattr(mmp.weightings, name.replace("-", "_"))(), groups)
+
+
+def optimizer(groups: Groups, config: Config) -> optax.GradientTransformationExtraArgs:
     """The whole chain: combination, weight decay, SGD with momentum.
 
     Weight decay comes after the combination, so γ does not scale it, as in the
-    official code.
+    official code. The peak of the learning rate is part of the state: ``optax.tree.set(
+    opt_state, peak=...)`` gives another one without another compilation.
     """
-    lr: optax.ScalarOrSchedule = config.lr
-    if config.schedule == "cosine":
-        lr = optax.cosine_decay_schedule(config.lr, config.num_steps)
+
+    def sgd(peak: jax.Array) -> optax.GradientTransformation:
+        lr: optax.ScalarOrSchedule = peak
+        if config.schedule == "cosine":
+            shape = optax.cosine_decay_schedule(1.0, config.num_steps)
+
+            def lr(step: jax.Array) -> jax.Array:
+                return peak * jnp.asarray(shape(step))
+
+        return optax.sgd(lr, momentum=config.momentum)
+
     return optax.chain(
-        _METHODS[config.method](groups, config),
+        combination(groups, config),
         optax.add_decayed_weights(config.weight_decay),
-        optax.sgd(lr, momentum=config.momentum),
+        optax.inject_hyperparams(sgd)(peak=config.lr),
     )

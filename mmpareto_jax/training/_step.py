@@ -44,12 +44,15 @@ class Program(NamedTuple):
       step: (state, batch) -> (state, metrics); donates the state. Metrics are
         scalars by name: loss, accuracy, and the diagnostics of every group.
       evaluate: (state, arrays) -> name -> float: loss and accuracy over all examples.
+      restart: (seed, learning rate) -> the state before the first step of another run
+        of the same program; nothing is compiled for it.
     """
 
     groups: mmp.ObjectiveGroups
     state: TrainState
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
     evaluate: Callable[[TrainState, Mapping[str, Any]], dict[str, float]]
+    restart: Callable[[int, float], TrainState]
 
 
 def make_program(config: Config, task: Task) -> Program:
@@ -76,18 +79,21 @@ def make_program(config: Config, task: Task) -> Program:
         (losses, (rest, correct)), grads = value_and_grads(
             state.params, state.rest, batch
         )
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = tx.update(
+            grads, state.opt_state, state.params, losses=losses
+        )
         params = optax.apply_updates(state.params, updates)
         metrics = {f"loss/{k}": x for k, x in losses.items()}
         metrics |= {f"accuracy/{k}": jnp.mean(x) for k, x in correct.items()}
         for group, values in mmp.diagnostics(opt_state).items():
-            names = groups.groups[group]
-            shares = values["weights"] / jnp.sum(values["weights"])
             for key in ("cosine", "conflict", "magnitude"):
-                metrics[f"{group}/{key}"] = values[key]
-            for k, name in enumerate(names):
+                if key in values:
+                    metrics[f"{group}/{key}"] = values[key]
+            for k, name in enumerate(groups.groups[group]):
                 metrics[f"{group}/norm/{name}"] = values["norms"][k]
-                metrics[f"{group}/weight/{name}"] = shares[k]
+                if "weights" in values:
+                    share = values["weights"][k] / jnp.sum(values["weights"])
+                    metrics[f"{group}/weight/{name}"] = share
         return TrainState(state.step + 1, params, rest, opt_state), metrics
 
     def evaluate_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
@@ -108,5 +114,11 @@ def make_program(config: Config, task: Task) -> Program:
         size = len(arrays["label"])
         return {k: float(sum(t[k] for t in totals)) / size for k in sorted(totals[0])}
 
+    def restart(seed: int, lr: float) -> TrainState:
+        variables = nnx.state(task.make_model(nnx.Rngs(seed)))
+        params, rest = nnx.split_state(variables, nnx.Param, ...)
+        opt_state = optax.tree.set(tx.init(params), peak=jnp.asarray(lr))
+        return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state)
+
     state = TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params))
-    return Program(groups, state, jax.jit(step, donate_argnums=0), evaluate)
+    return Program(groups, state, jax.jit(step, donate_argnums=0), evaluate, restart)

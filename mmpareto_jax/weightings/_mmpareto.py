@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,20 +19,31 @@ from mmpareto_jax.weightings._weighting import (
 ScalarOrSchedule: TypeAlias = "float | jax.Array | Callable[[jax.Array], Any]"
 
 
-def mmpareto(gamma: ScalarOrSchedule = 1.5) -> Weighting:
+def mmpareto(
+    gamma: ScalarOrSchedule = 1.5,
+    *,
+    conflict_test: bool = True,
+    magnitude: bool = True,
+    max_magnitude: float | None = None,
+) -> Weighting:
     r"""The MMPareto rule with the magnitude of the whole group.
 
-    See :func:`mmpareto_jax.mmpareto` for the rule and its variants.
+    See :func:`mmpareto_jax.mmpareto` for the rule and its variants. The other arguments
+    take it apart, for ablations.
 
     Args:
       gamma: the factor γ ≥ 0 on the final magnitude; a number, a traced scalar, or a
         schedule of the step.
+      conflict_test: False takes the min-norm weights at every step.
+      magnitude: False leaves out λ; the direction keeps its own norm.
+      max_magnitude: upper limit of λ, at least 1; by default none. Where the objectives
+        are nearly done, λ has no bound.
 
     Returns:
       The weighting: γ · λ · K · w.
 
     Raises:
-      ValueError: a negative or non-finite γ.
+      ValueError: a negative or non-finite γ, a limit below 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -41,7 +53,13 @@ def mmpareto(gamma: ScalarOrSchedule = 1.5) -> Weighting:
       >>> print(weights.round(4))
       [2.9459 1.6366]
     """
-    return scaled(gamma, paper)
+    if max_magnitude is not None:
+        check_at_least("mmpareto", "max_magnitude", max_magnitude, 1)
+    limit = jnp.inf if max_magnitude is None else max_magnitude
+    limit = limit if magnitude else 1.0
+    return scaled(
+        gamma, functools.partial(paper, always=not conflict_test, limit=limit)
+    )
 
 
 class MMParetoState(NamedTuple):
@@ -79,23 +97,31 @@ def scaled(gamma: ScalarOrSchedule, rule: Rule) -> Weighting:
     return Weighting(init, weights)
 
 
-def paper(gramian: jax.Array) -> tuple[jax.Array, SolverReport]:
-    """λ · K · w: conflict is cos < 0, λ restores the norm of the sum."""
-    weights, conflict, report = pareto(gramian, strict=True)
+def paper(
+    gramian: jax.Array,
+    *,
+    always: bool = False,
+    limit: float | jax.Array = jnp.inf,
+) -> tuple[jax.Array, SolverReport]:
+    """λ · K · w: conflict is cos < 0, λ ≤ `limit` restores the norm of the sum."""
+    weights, conflict, report = pareto(gramian, strict=True, always=always)
     # Next to a Pareto stationary point the direction is all rounding error, which λ
     # would amplify: below the noise floor it is zero.
     weights = jnp.where(conflict, zero_where_stationary(weights, gramian), weights)
     square = weights @ gramian @ weights
     total = jnp.maximum(jnp.sum(gramian), 0.0)
     magnitude = jnp.sqrt(total / jnp.where(square > 0, square, 1.0))
+    magnitude = jnp.minimum(magnitude, limit)
     factor = jnp.where(conflict & (square > 0), magnitude, 1.0)
     return visible(factor * weights, gramian), report
 
 
 def pareto(
-    gramian: jax.Array, *, strict: bool
+    gramian: jax.Array, *, strict: bool, always: bool = False
 ) -> tuple[jax.Array, jax.Array, SolverReport]:
     """K · w and whether there is a conflict; without one all K · w are 1.
+
+    With `always` every step counts as a conflict.
 
     An objective whose gradient is zero is done: it conflicts with none and has no part
     in the min-norm point (which else would be zero, and stop the others too). The
@@ -105,7 +131,7 @@ def pareto(
     alive = jnp.diagonal(gramian) > 0
     pair = alive[:, None] & alive[None, :] & ~jnp.eye(num, dtype=bool)
     opposed = gramian < 0 if strict else gramian <= 0
-    conflict = jnp.any(opposed & pair)
+    conflict = jnp.any(opposed & pair) | always
     # The solver needs somebody to be there, also where its result is not used.
     simplex, report = min_norm(gramian, among=alive | ~alive.any())
     weights = jnp.sum(alive) * simplex

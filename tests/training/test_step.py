@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training import Config
 from mmpareto_jax.training._config import Method
@@ -39,7 +40,36 @@ def change(before, state):
     return {jax.tree_util.keystr(path, simple=True): x for path, x in leaves}
 
 
+def test_every_rule_of_the_library_is_a_method():
+    rules = {name for name in vars(mmp.weightings) if name.islower()}
+    names = {name.replace("_", "-") for name in rules if name[0] != "_"}
+    ours = {"joint", "uniform-gamma", "pareto"}
+    assert set(get_args(Method)) == (names | ours) - {"constant"}
+
+
 @pytest.mark.parametrize("method", get_args(Method))
+def test_every_method_makes_a_step(method, task):
+    """Traced, not compiled; the state keeps its structure and dtypes."""
+    config = dataclasses.replace(CONFIG, method=method)
+    batch = next(train_batches(task.arrays["train"], batch_size=16, seed=0))
+    if method in ("krum", "trimmed-mean"):  # they need three objectives
+        with pytest.raises(ValueError, match="the number of objectives must be >= 3"):
+            jax.eval_shape(*_step_of(config, task, batch))
+        return
+    function, state, batch = _step_of(config, task, batch)
+    after, metrics = jax.eval_shape(function, state, batch)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert all(x.shape == () for x in metrics.values())
+
+
+def _step_of(config, task, batch):
+    program = make_program(config, task)
+    return program.step, program.state, batch
+
+
+@pytest.mark.parametrize("method", ["joint", "uniform", "mmpareto", "nash-mtl"])
 def test_groups(method):
     config = dataclasses.replace(CONFIG, method=method)
     program = make_program(config, make_task(config))
@@ -117,3 +147,19 @@ def test_training_learns(task):
         state, metrics = program.step(state, next(batches))
         losses.append(float(metrics["loss/joint"]))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_restart_is_a_fresh_run_without_compilation(task):
+    """Another seed and learning rate: as if the program had been made for them."""
+    program = make_program(CONFIG, task)
+    config = dataclasses.replace(CONFIG, seed=7, lr=0.3)
+    other = make_program(config, task)
+    batch = next(train_batches(task.arrays["train"], batch_size=16, seed=0))
+    program.step(program.restart(0, 0.1), batch)
+    state, _ = program.step(program.restart(7, 0.3), batch)
+    expected, _ = other.step(other.state, batch)
+    assert program.step._cache_size() == 1
+    for a, b in zip(
+        *map(jax.tree.leaves, (state.params, expected.params)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)

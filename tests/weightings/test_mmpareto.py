@@ -49,3 +49,29 @@ def test_schedule_counts_steps():
 def test_bad_gamma():
     with pytest.raises(ValueError, match="gamma must be finite and >= 0, got -1"):
         mmp.weightings.mmpareto(-1.0)
+
+
+def test_without_conflict_test_it_is_min_norm_at_every_step():
+    gram = jnp.array([[1.0, 0.5], [0.5, 4.0]])
+    found = mmp.weightings.mmpareto(1.0, conflict_test=False).weights(gram, ())[0]
+    # The shorter gradient is the min-norm point: (3.5, 0.5) / 4 and then the norm.
+    simplex = np.array([0.875, 0.125])
+    length = np.sqrt(6 / (simplex @ np.asarray(gram) @ simplex))
+    np.testing.assert_allclose(found, length * simplex, rtol=1e-6)
+
+
+def test_without_magnitude_the_direction_keeps_its_norm():
+    found = mmp.weightings.mmpareto(1.0, magnitude=False).weights(CONFLICT, ())[0]
+    np.testing.assert_allclose(found, 2 * np.array([9, 5]) / 14, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("limit", "factor"), [(1.2, 1.2), (2.0, np.sqrt(2 * 14 / 12))])
+def test_limited_magnitude(limit, factor):
+    rule = mmp.weightings.mmpareto(1.0, max_magnitude=limit)
+    expected = factor * 2 * np.array([9, 5]) / 14
+    np.testing.assert_allclose(rule.weights(CONFLICT, ())[0], expected, rtol=1e-6)
+
+
+def test_bad_limit():
+    with pytest.raises(ValueError, match="max_magnitude must be finite and >= 1"):
+        mmp.weightings.mmpareto(max_magnitude=0.5)
