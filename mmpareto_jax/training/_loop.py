@@ -7,7 +7,7 @@ import dataclasses
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._checkpoint import Checkpoints, Which
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._metrics import Metrics, read_metrics
-from mmpareto_jax.training._step import TrainState, make_program
+from mmpareto_jax.training._step import Batch, Program, TrainState, make_program
 from mmpareto_jax.training._tasks import make_task
 
 Progress = Callable[[int, int, dict[str, Any]], None]
@@ -71,8 +71,8 @@ def train(
         ``tensorboard/``, ``checkpoints/``. Created if it does not exist.
       resume: go on from the latest checkpoint. The final parameters are bitwise those
         of a run that was not interrupted.
-      progress: called as ``progress(step, num_steps, metrics)`` once per step, with
-        the metrics of the step before, so that the device never waits.
+      progress: called as ``progress(step, num_steps, metrics)`` for every step, one
+        step late, so that the device never waits.
 
     Returns:
       The result; its ``state`` is the last one, its scores are the best checkpoint's.
@@ -89,41 +89,87 @@ def train(
         state = program.state
         if resume:
             state = checkpoints.restore(state, "latest") or state
-        start = step = int(state.step)
-        batches = train_batches(
-            task.arrays["train"],
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=start,
-        )
-        pending: dict[str, Any] = {}
         with (
-            contextlib.closing(Metrics(workdir, start)) as metrics,
+            contextlib.closing(Metrics(workdir, int(state.step))) as metrics,
             _stop_signals() as stopped,
         ):
-            for step in range(start + 1, config.num_steps + 1):
-                state, values = program.step(state, next(batches))
-                if pending:
-                    metrics.write(step - 1, "train", jax.device_get(pending))
+
+            def on_step(step: int, values: dict[str, Any]) -> None:
+                metrics.write(step, "train", jax.device_get(values))
                 if progress is not None:
-                    progress(step, config.num_steps, pending)
-                pending = values
-                at_end = step % config.steps_per_epoch == 0 or step == config.num_steps
-                if at_end or stopped.is_set():
-                    metrics.write(step, "train", jax.device_get(pending))
-                    pending = {}
-                    accuracy = None
-                    if at_end:
-                        scores = program.evaluate(state, task.arrays["validation"])
-                        metrics.write(step, "validation", scores)
-                        accuracy = scores[f"accuracy/{next(iter(task.title))}"]
-                    metrics.flush()
-                    checkpoints.save(state, step, accuracy)
-                if stopped.is_set():
-                    break
+                    progress(step, config.num_steps, values)
+
+            def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
+                step, accuracy = int(state.step), None
+                if scores is not None:
+                    metrics.write(step, "validation", scores)
+                    accuracy = scores[f"accuracy/{next(iter(task.title))}"]
+                metrics.flush()
+                checkpoints.save(state, step, accuracy)
+
+            state = fit(
+                program,
+                config,
+                task.arrays,
+                state,
+                on_step=on_step,
+                on_pause=on_pause,
+                stopped=stopped.is_set,
+            )
         result = run.result("best")
-    finished = step >= config.num_steps
+    finished = int(state.step) >= config.num_steps
     return dataclasses.replace(result, finished=finished, state=state)
+
+
+def fit(
+    program: Program,
+    config: Config,
+    arrays: Mapping[str, Batch],
+    state: TrainState,
+    *,
+    on_step: Callable[[int, dict[str, Any]], None],
+    on_pause: Callable[[TrainState, dict[str, float] | None], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> TrainState:
+    """The loop, from `state` to the end of the run.
+
+    Args:
+      program: the compiled functions.
+      config: length, batch size and seed of the run.
+      arrays: split -> name -> array [N, ...].
+      state: where to begin.
+      on_step: called with the number and the metrics of every step, one step late, so
+        that the device never waits.
+      on_pause: called with the state, and its scores on the validation split, at the
+        end of each epoch and of the run; and, without scores, where it is stopped.
+      stopped: whether to end the run after the current step.
+
+    Returns:
+      The state at the end.
+    """
+    start = int(state.step)
+    batches = train_batches(
+        arrays["train"],
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+    )
+    pending: dict[str, Any] = {}
+    for step in range(start + 1, config.num_steps + 1):
+        state, values = program.step(state, next(batches))
+        if pending:
+            on_step(step - 1, pending)
+        pending = values
+        at_end = step % config.steps_per_epoch == 0 or step == config.num_steps
+        stop = stopped()
+        if at_end or stop:
+            on_step(step, pending)
+            pending = {}
+            ended = program.evaluate(state, arrays["validation"]) if at_end else None
+            on_pause(state, ended)
+        if stop:
+            break
+    return state
 
 
 def evaluate(workdir: str | Path, which: Which = "best") -> Result:
