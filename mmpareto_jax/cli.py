@@ -1,4 +1,4 @@
-"""The command ``mmpareto``: train, evaluate, plot.
+"""The command ``mmpareto``: train, evaluate, plot, compare.
 
 Heavy imports are inside the commands, so that ``--help`` and mistakes answer at once.
 """
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 _USAGE_ERROR = 2
 _INTERRUPTED = 130
+_COMPARED = (
+    "joint",
+    "uniform",
+    "uniform-gamma",
+    "pareto",
+    "mmpareto",
+    "pcgrad",
+    "cagrad",
+    "nash-mtl",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,9 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = vars(_parser().parse_args(argv))
         command = arguments.pop("command")
-        code: int = {"train": _train, "evaluate": _evaluate, "plot": _plot}[command](
-            arguments
-        )
+        run = {
+            "train": _train,
+            "evaluate": _evaluate,
+            "plot": _plot,
+            "compare": _compare,
+        }
+        code: int = run[command](arguments)
     except SystemExit as stop:  # argparse has printed its line or its help
         return int(stop.code or 0)
     except ValueError as error:
@@ -85,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--resume", action="store_true", help="continue the run in --workdir"
     )
-    train.add_argument("--config", metavar="FILE", help="TOML or JSON; flags go first")
+    file = "TOML or JSON; flags go first"
+    train.add_argument("--config", metavar="FILE", help=file)
     hints = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):
         if field.name != "task":
@@ -101,7 +116,61 @@ def _parser() -> argparse.ArgumentParser:
     )
     plot = commands.add_parser("plot", help="draw a run's figures again")
     plot.add_argument("workdir")
+
+    compare = commands.add_parser(
+        "compare",
+        help="compare methods, each with its own learning rate, over seeds",
+        allow_abbrev=False,
+    )
+    compare.add_argument("task", nargs="?", choices=typing.get_args(Task))
+    compare.add_argument(
+        "--methods",
+        type=_listed(str),
+        default=_COMPARED,
+        metavar="A,B,...",
+        help=f"(default: {','.join(_COMPARED)})",
+    )
+    compare.add_argument(
+        "--lr-grid",
+        type=_listed(float),
+        default=(0.02, 0.05, 0.1),
+        metavar="X,Y,...",
+        help="each method gets the best one on validation (default: 0.02,0.05,0.1)",
+    )
+    compare.add_argument(
+        "--seeds", type=int, default=10, help="final runs of a method (default: 10)"
+    )
+    compare.add_argument(
+        "--tune-seeds",
+        type=int,
+        default=3,
+        help="tuning runs for each learning rate (default: 3)",
+    )
+    compare.add_argument(
+        "--workers", type=int, default=2, help="processes (default: 2)"
+    )
+    compare.add_argument(
+        "--workdir",
+        help="where all is written; runs that are there already are not repeated "
+        "(default: runs/compare-TASK)",
+    )
+    compare.add_argument(
+        "--config", metavar="FILE", help="TOML or JSON; flags go first"
+    )
+    for field in dataclasses.fields(Config):
+        if field.name not in ("task", "method", "lr", "seed"):
+            _add_flag(compare, field, hints[field.name])
     return parser
+
+
+def _listed(kind: Any) -> Any:
+    """The type of a flag with values between commas."""
+
+    def parse(text: str) -> tuple[Any, ...]:
+        return tuple(kind(x) for x in text.split(","))
+
+    parse.__name__ = f"list of {kind.__name__}"
+    return parse
 
 
 def _add_flag(
@@ -173,6 +242,56 @@ def _plot(arguments: dict[str, Any]) -> int:
     for path in draw_figures(arguments["workdir"]):
         print(path)
     return 0
+
+
+def _compare(arguments: dict[str, Any]) -> int:
+    own = ("methods", "lr_grid", "seeds", "tune_seeds")
+    plan = {name: arguments.pop(name) for name in own}
+    workers, workdir = arguments.pop("workers"), arguments.pop("workdir")
+    if workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {workers}")
+    config = _config(arguments, workdir, resume=False)
+    from pathlib import Path
+
+    from mmpareto_jax import training
+
+    comparison = training.Comparison(config, **plan)
+    workdir = Path(workdir or f"runs/compare-{config.task}")
+    with _comparison_bar() as progress:
+        records = training.compare(
+            comparison, workdir, workers=workers, progress=progress
+        )
+    rows = training.summarize(comparison, records)
+    titles = training.make_task(config).title
+    table = training.markdown(rows, titles)
+    (workdir / "table.md").write_text(table + "\n")
+    (workdir / "runs.csv").write_text(training.csv_text(records))
+    figures = training.draw_comparison(rows, records, titles, workdir / "figures")
+    print(f"Test accuracy in %, mean ± s.d. over {comparison.seeds} seeds; paired")
+    print("differences of the first column with 95 % intervals\n")
+    print(table)
+    print(f"\nworkdir: {workdir}")
+    print("  comparison.json  runs.jsonl  runs.csv  table.md")
+    print(f"  figures/: {'  '.join(path.name for path in figures)}")
+    return 0
+
+
+@contextlib.contextmanager
+def _comparison_bar() -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(console=console) as bar:
+        task = bar.add_task("compiling", total=None)
+
+        def progress(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+
+        yield progress
 
 
 def _print_result(result: Result, figures: list[str]) -> None:

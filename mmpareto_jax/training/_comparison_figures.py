@@ -1,0 +1,131 @@
+"""Pictures of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mmpareto_jax.training._run_once import COSINE_BINS, RADII, Record
+from mmpareto_jax.training._summary import Row
+
+
+def draw_comparison(
+    rows: Sequence[Row],
+    records: Sequence[Record],
+    titles: Mapping[str, str],
+    directory: Path,
+) -> list[Path]:
+    """Draws accuracies, cosines, gradient norms, magnitude factors and sharpness.
+
+    Args:
+      rows: of ``summarize``.
+      records: of all runs.
+      titles: objective -> what people call it.
+      directory: where the PNG files go; created if it does not exist.
+
+    Returns:
+      The files.
+    """
+    final = {
+        row.method: [
+            r
+            for r in records
+            if (r["method"], r["lr"]) == (row.method, row.lr)
+            and r["seed"] < len(next(iter(row.scores.values())))
+        ]
+        for row in rows
+    }
+    figures = {
+        "accuracy": _accuracy(rows, titles),
+        "cosines": _per_group(final, _cosines, "cosine of the gradients", "share"),
+        "norms": _per_group(final, _norms, "epoch", "norm of the gradient"),
+        "magnitude": _per_group(final, _magnitude, "quantile", "mean weight (γλ)"),
+        "sharpness": _sharpness(final),
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        path = directory / f"{name}.png"
+        figure.savefig(path, dpi=120)
+        paths.append(path)
+    return paths
+
+
+def _accuracy(rows: Sequence[Row], titles: Mapping[str, str]) -> Figure:
+    figure = Figure(
+        figsize=(4 * len(titles), 0.35 * len(rows) + 1.2), layout="constrained"
+    )
+    axes = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for axis, (objective, title) in zip(axes, titles.items(), strict=True):
+        for y, row in enumerate(rows):
+            values = row.scores[objective]
+            axis.plot(values, np.full(len(values), y), "o", alpha=0.3, color="C0")
+            axis.errorbar(
+                values.mean(), y, xerr=values.std(ddof=1), fmt="k|", capsize=4, ms=12
+            )
+        axis.set(title=title, xlabel="test accuracy, %")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(rows)), [row.method for row in rows])
+    axes[0].invert_yaxis()
+    return figure
+
+
+def _per_group(
+    final: Mapping[str, Sequence[Record]], draw: Any, xlabel: str, ylabel: str
+) -> Figure:
+    """A panel for each group of parameters, a line for each method."""
+    groups = list(
+        {g: None for runs in final.values() for r in runs for g in r["groups"]}
+    )
+    figure = Figure(figsize=(5 * max(1, len(groups)), 3.8), layout="constrained")
+    for i, group in enumerate(groups):
+        axis = figure.add_subplot(1, len(groups), i + 1)
+        for number, (method, runs) in enumerate(final.items()):
+            own = [r["groups"][group] for r in runs if group in r["groups"]]
+            if own:
+                draw(axis, method, own, f"C{number % 10}")
+        axis.set(title=group, xlabel=xlabel, ylabel=ylabel)
+        axis.legend(fontsize="x-small")
+    return figure
+
+
+def _cosines(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
+    counts = np.sum([g["cosines"] for g in own], axis=0)
+    centers = (COSINE_BINS[:-1] + COSINE_BINS[1:]) / 2
+    axis.step(centers, counts / counts.sum(), where="mid", label=method, color=color)
+    axis.axvline(0, color="0.6", lw=0.8)
+
+
+def _norms(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
+    for style, objective in zip(("-", "--", ":", "-."), own[0]["norms"], strict=False):
+        mean = np.mean([g["norms"][objective] for g in own], axis=0)
+        label = f"{method}, {objective}"
+        axis.plot(np.arange(1, len(mean) + 1), mean, style, label=label, color=color)
+    axis.set_yscale("log")
+
+
+def _magnitude(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
+    values = np.mean([g["magnitude"] for g in own], axis=0)
+    axis.plot(range(len(values)), values, "o-", label=method, color=color)
+    axis.set_xticks(range(len(values)), ["0", "0.5", "0.9", "0.99", "1"])
+
+
+def _sharpness(final: Mapping[str, Sequence[Record]]) -> Figure:
+    figure = Figure(figsize=(5, 3.8), layout="constrained")
+    axis = figure.add_subplot()
+    for method, runs in final.items():
+        curves = [r["sharpness"] for r in runs if "sharpness" in r]
+        if curves:
+            axis.plot(RADII, np.mean(curves, axis=0), "o-", label=method, ms=3)
+    axis.set(
+        title="along filter-normalised directions",
+        xlabel="distance",
+        ylabel="main training loss",
+        yscale="log",
+    )
+    axis.legend(fontsize="x-small")
+    return figure

@@ -1,0 +1,224 @@
+"""Comparisons: tuned alike, resumable, and summarised rightly."""
+
+import dataclasses
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+from scipy import stats
+
+from mmpareto_jax.cli import main
+from mmpareto_jax.training import (
+    Comparison,
+    Config,
+    _compare,
+    compare,
+    csv_text,
+    markdown,
+    paired,
+    read_comparison,
+    read_runs,
+    summarize,
+)
+
+CONFIG = Config(train_examples=64, batch_size=16, steps=4)
+PLAN = Comparison(
+    CONFIG,
+    ("uniform", "uniform-gamma", "mmpareto"),
+    (0.1, 0.2),
+    seeds=3,
+    tune_seeds=2,
+)
+TITLES = {"joint": "multimodal", "audio": "audio"}
+
+
+def fake(config, cache=None):
+    """Final runs would prefer lr 0.1 and tuning runs prefer 0.2 for mmpareto alone."""
+    tuning = config.seed >= 10_000
+    good = 0.2 if (config.method == "mmpareto") == tuning else 0.1
+    bonus = {"uniform": 0.0, "uniform-gamma": 0.02, "mmpareto": 0.05}[config.method]
+    score = 0.5 + bonus + 0.1 * (config.lr == good) + 0.001 * (config.seed % 7)
+    scores = {"joint": score, "audio": score / 2}
+    group = {"conflict": bonus, "cosines": [1] * 40, "magnitude": [1.0] * 5}
+    group |= {"norms": {"joint": [1.0, 2.0], "audio": [2.0, 1.0]}}
+    return {
+        "method": config.method,
+        "lr": config.lr,
+        "seed": config.seed,
+        "step": 4,
+        "validation": scores,
+        "test": {k: x - 0.1 for k, x in scores.items()},
+        "groups": {"encoder": group},
+        "sharpness": [1.0] * 7,
+    }
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    calls = []
+
+    def run(config, cache=None):
+        calls.append(config)
+        return fake(config)
+
+    monkeypatch.setattr(_compare, "run_once", run)
+    return calls
+
+
+def test_the_budget_is_the_same_for_every_method(faked, tmp_path):
+    records = compare(PLAN, tmp_path)
+    for method in PLAN.methods:
+        own = [c for c in faked if c.method == method]
+        tuning = [(c.lr, c.seed) for c in own if c.seed >= 10_000]
+        assert tuning == [(lr, s) for lr in (0.1, 0.2) for s in (10_000, 10_001)]
+        final = [c for c in own if c.seed < 10_000]
+        assert [c.seed for c in final] == [0, 1, 2]
+        assert {c.lr for c in final} == {0.2 if method == "mmpareto" else 0.1}
+        for config in own:
+            same = {"method": config.method, "lr": config.lr, "seed": config.seed}
+            assert dataclasses.replace(CONFIG, **same) == config
+    assert len(records) == 3 * (2 * 2 + 3)
+
+
+def test_only_what_is_missing_is_run(faked, tmp_path):
+    whole = compare(PLAN, tmp_path)
+    lines = (tmp_path / "runs.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "runs.jsonl").write_text("".join(lines[:8]) + lines[8][:20] + "\n")
+    faked.clear()
+    again = compare(PLAN, tmp_path)
+    assert len(faked) == len(whole) - 8
+
+    def order(records):
+        return sorted(json.dumps(r, sort_keys=True) for r in records)
+
+    assert order(again) == order(whole) == order(read_runs(tmp_path))
+    faked.clear()
+    compare(PLAN, tmp_path)
+    assert not faked
+
+
+def test_another_comparison_is_refused(faked, tmp_path):
+    compare(PLAN, tmp_path)
+    assert read_comparison(tmp_path) == PLAN
+    with pytest.raises(ValueError, match="holds another comparison"):
+        compare(dataclasses.replace(PLAN, seeds=4), tmp_path)
+
+
+def test_summary(faked, tmp_path):
+    rows = {r.method: r for r in summarize(PLAN, compare(PLAN, tmp_path))}
+    ours, control = rows["mmpareto"], rows["uniform-gamma"]
+    np.testing.assert_allclose(ours.scores["joint"], [45.0, 45.1, 45.2])
+    np.testing.assert_allclose(control.scores["joint"], [52.0, 52.1, 52.2])
+    assert (ours.lr, control.lr) == (0.2, 0.1)
+    assert ours.conflict == {"encoder": 0.05}
+    assert set(ours.differences) == {"uniform", "uniform-gamma"}
+    assert set(control.differences) == {"uniform"}
+    np.testing.assert_allclose(ours.differences["uniform"].mean, -5.0)
+
+
+def test_table_and_csv(faked, tmp_path):
+    records = compare(PLAN, tmp_path)
+    lines = markdown(summarize(PLAN, records), TITLES).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| uniform-gamma",
+        "| uniform",
+        "| mmpareto",
+    ]
+    assert "52.1 ± 0.1" in lines[2]
+    table = csv_text(records).splitlines()
+    assert len(table) == 1 + len(records)
+    assert table[0].startswith("method,lr,seed,step,validation_joint")
+
+
+def test_a_method_with_missing_runs_has_no_row(faked, tmp_path):
+    records = compare(PLAN, tmp_path)
+    lost = [r for r in records if (r["method"], r["seed"]) != ("uniform", 1)]
+    assert [r.method for r in summarize(PLAN, lost)] == ["uniform-gamma", "mmpareto"]
+
+
+def test_paired_differences():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(80, 3, size=(2, 10))
+    found = paired(a, b)
+    expected = stats.ttest_rel(a, b)
+    low, high = expected.confidence_interval(0.95)
+    np.testing.assert_allclose(
+        [found.mean, found.low, found.high, found.p],
+        [(a - b).mean(), low, high, expected.pvalue],
+    )
+    assert paired(a, a).p == 1.0
+    assert paired(a + 1, a).p < 0.001
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"methods": ()}, "methods: expected different values"),
+        ({"methods": ("uniform", "uniform")}, "methods: expected different values"),
+        ({"methods": ("best",)}, "method: expected one of"),
+        ({"lr_grid": ()}, "lr_grid: expected different values"),
+        ({"lr_grid": (-1.0,)}, "lr: expected a finite number > 0"),
+        ({"seeds": 1}, "seeds: expected at least 2"),
+        ({"tune_seeds": 0}, "tune_seeds: expected at least 1"),
+    ],
+)
+def test_mistakes(change, match):
+    with pytest.raises(ValueError, match=match):
+        dataclasses.replace(PLAN, **change)
+
+
+def test_one_learning_rate_needs_no_tuning(faked, tmp_path):
+    compare(dataclasses.replace(PLAN, lr_grid=(0.3,)), tmp_path)
+    assert {(c.lr, c.seed) for c in faked} == {(0.3, s) for s in (0, 1, 2)}
+
+
+def test_the_command(tmp_path, capsys):
+    """Real runs, in this process: the last epoch's scores, figures and the table."""
+    arguments = (
+        "compare --methods uniform,mmpareto --lr-grid 0.05 --seeds 2 --workers 1"
+    )
+    arguments += " --train-examples 64 --batch-size 16 --steps 6"
+    assert main([*arguments.split(), "--workdir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "| mmpareto | 0.05 |" in out
+    assert (tmp_path / "table.md").read_text() in out + "\n"
+    records = read_runs(tmp_path)
+    assert len(records) == 4
+    for record in records:
+        assert set(record["test"]) == {"joint", "audio", "visual"}
+        audio = record["groups"]["audio_encoder"]
+        assert sum(audio["cosines"]) == 6
+        assert len(audio["norms"]["joint"]) == 2
+        assert record["sharpness"][3] < min(record["sharpness"][0::6])
+    magnitude = {
+        r["method"]: r["groups"]["audio_encoder"]["magnitude"] for r in records
+    }
+    assert magnitude["uniform"] == [1.0] * 5
+    assert magnitude["mmpareto"][0] >= 1.5 - 1e-6
+    paths = sorted((tmp_path / "figures").iterdir())
+    assert [p.stem for p in paths] == [
+        "accuracy",
+        "cosines",
+        "magnitude",
+        "norms",
+        "sharpness",
+    ]
+    for path in paths:
+        assert matplotlib.image.imread(path)[..., :3].std() > 0.02
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        ("--methods best", "method: expected one of"),
+        ("--lr-grid fast", "argument --lr-grid: invalid list of float value"),
+        ("--workers 0", "--workers: expected at least 1"),
+        ("--seeds 1", "seeds: expected at least 2"),
+    ],
+)
+def test_bad_flags(flags, match, tmp_path, capsys):
+    arguments = ["compare", "--workdir", str(tmp_path / "new"), *flags.split()]
+    assert main(arguments) == 2
+    assert match in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
