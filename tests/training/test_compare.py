@@ -111,7 +111,7 @@ def test_summary(faked, tmp_path):
     np.testing.assert_allclose(ours.scores["joint"], [45.0, 45.1, 45.2])
     np.testing.assert_allclose(control.scores["joint"], [42.0, 42.1, 42.2])
     assert (ours.lr, control.lr) == (0.2, 0.1)
-    assert ours.conflict == {"encoder": 0.05}
+    np.testing.assert_allclose(ours.conflict["encoder"], 0.05)
     assert set(ours.differences) == {"uniform", "uniform-gamma"}
     assert set(control.differences) == {"uniform"}
     np.testing.assert_allclose(ours.differences["uniform"].mean, 5.0)
