@@ -149,6 +149,8 @@ def aggregate(
             if after is not None:
                 # A step that is not finite leaves nothing behind in the rule.
                 finite = jnp.isfinite(g.total).all()
+                if "losses" in more:
+                    finite &= jnp.isfinite(more["losses"]).all()
                 rule_state[name] = _kept(finite, after, rule_state[name])
             out.update(zip(members, combined, strict=True))
             found[name] = {

@@ -75,7 +75,10 @@ def test_update_under_jit(kind, layout, num, variant, scale):
         updates, state = jax.jit(tx.update)(placed, tx.init(params), params)
     for path, x in updates.items():
         np.testing.assert_allclose(x, expected[path], rtol=1e-4, atol=1e-5 * scale)
-    chex.assert_trees_all_close(mmp.diagnostics(state), found, rtol=1e-4, atol=1e-30)
+    for name, value in mmp.diagnostics(state)["all"].items():
+        # The gap is a difference of rounding errors: it has no digits to compare.
+        atol = 1e-6 if name == "gap" else 1e-30
+        np.testing.assert_allclose(value, found["all"][name], 1e-4, atol)
     if kind == "explicit":
         kernel = params["kernel"]
         assert updates["kernel"].sharding.is_equivalent_to(kernel.sharding, 2)

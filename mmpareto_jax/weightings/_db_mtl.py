@@ -14,6 +14,7 @@ from mmpareto_jax.weightings._weighting import (
     Aggregator,
     check,
     check_at_least,
+    is_known,
     required,
 )
 
@@ -63,7 +64,8 @@ def db_mtl(beta: float = 0.9, *, sigma: float = 0.5) -> Aggregator:
       Lin et al., Dual-Balancing for Multi-Task Learning, 2023,
       https://arxiv.org/abs/2308.12029, algorithm 1.
     """
-    check("db_mtl", "beta", beta, 0 <= beta < 1, "in [0, 1)")
+    if is_known(beta):
+        check("db_mtl", "beta", beta, 0 <= beta < 1, "in [0, 1)")
     check_at_least("db_mtl", "sigma", sigma, 0)
 
     def init(leaves: Sequence[jax.ShapeDtypeStruct]) -> DBMTLState:
@@ -86,6 +88,16 @@ def db_mtl(beta: float = 0.9, *, sigma: float = 0.5) -> Aggregator:
         norms = jnp.sqrt(jnp.diagonal(group_gramians([means])[0].total))
         weights = jnp.max(norms) / jnp.where(norms == 0, 1.0, norms)
         updates = [weighted_sum(weights, x) for x in means]
-        return updates, DBMTLState(step, means)
+        kept = [_placed_like(*x) for x in zip(state.means, means, strict=True)]
+        return updates, DBMTLState(step, kept)
 
     return Aggregator(init, combine, ("losses",))
+
+
+def _placed_like(old: jax.Array, new: jax.Array) -> jax.Array:
+    """The new array where the old one lies: on Explicit axes its type says where."""
+    place = jax.typeof(old).sharding
+    if place.mesh.empty or place == jax.typeof(new).sharding:
+        return new
+    moved: jax.Array = jax.sharding.reshard(new, place)
+    return moved

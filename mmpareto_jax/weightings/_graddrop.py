@@ -67,13 +67,13 @@ def graddrop(
         passing = jnp.zeros(x.shape[0]) if leak is None else jnp.asarray(leak)
         passing = passing.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
         total, size = jnp.sum(x, axis=0), jnp.sum(jnp.abs(x), axis=0)
-        # Where all are zero no sign matters; NaN must stay visible.
+        # Where all are zero no sign matters; what is not finite must stay visible.
         purity = 0.5 * (1 + total / jnp.where(size == 0, 1.0, size))
         # At least float32: half precision has too few levels for a probability.
         level = jnp.promote_types(x.dtype, jnp.float32)
         drawn = jax.random.uniform(key, total.shape, level)
         positive = (purity.astype(level) > drawn)[None]
-        kept = (positive & (x > 0)) | (~positive & (x < 0)) | jnp.isnan(x)
+        kept = (positive & (x > 0)) | (~positive & (x < 0)) | ~jnp.isfinite(x)
         return jnp.sum(x * (passing + (1 - passing) * kept.astype(x.dtype)), axis=0)
 
     def combine(

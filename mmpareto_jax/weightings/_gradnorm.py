@@ -23,11 +23,11 @@ class GradNormState(NamedTuple):
 
     Attributes:
       first: [K], the losses of the first step, zeros before it.
-      weights: [K], learned; they sum to K.
+      learned: the weights [K]; they sum to K.
     """
 
     first: jax.Array
-    weights: Learned
+    learned: Learned
 
 
 def gradnorm(
@@ -64,7 +64,7 @@ def gradnorm(
       >>> gramian, losses = jnp.diag(jnp.array([1.0, 4.0])), jnp.ones(2)
       >>> _, state = weighting.weights(gramian, state, losses=losses, scale=1.0)
       >>> _, state = weighting.weights(gramian, state, losses=losses, scale=1.0)
-      >>> print(state.weights.value.round(2))
+      >>> print(state.learned.value.round(2))
       [1.05 0.95]
 
     References:
@@ -86,12 +86,12 @@ def gradnorm(
         losses = required("gradnorm", losses)
         first = jnp.where(state.first == 0, losses, state.first)
         norms = jnp.sqrt(jnp.diagonal(gramian)) * scale
-        now = state.weights.value.astype(gramian.dtype)
+        now = state.learned.value.astype(gramian.dtype)
         rates = losses / first
         rates = rates / jnp.mean(rates)
         weighted = now * norms
         slope = jnp.sign(weighted - jnp.mean(weighted) * rates**alpha) * norms
-        later = learn(optimizer, state.weights, slope)
+        later = learn(optimizer, state.learned, slope)
         # Below zero an objective would be maximised.
         value = jnp.maximum(later.value, 1e-3)
         value = value * (len(value) / jnp.sum(value))

@@ -52,8 +52,9 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> Weighting:
         nearest = jnp.sort(jnp.maximum(distances, 0.0), axis=1)
         # The first of each row is the gradient itself.
         scores = jnp.sum(nearest[:, 1 : num - num_byzantine - 1], axis=1)
-        selected = jnp.argsort(scores)[:num_selected]
-        weights = jnp.zeros_like(squares).at[selected].set(1 / num_selected)
+        rank = jnp.argsort(jnp.argsort(scores))
+        weights = jnp.where(rank < num_selected, 1 / num_selected, 0.0)
+        weights = weights.astype(gramian.dtype)
         return jnp.where(jnp.isfinite(gramian).all(), weights, jnp.nan)
 
     return stateless(weights)

@@ -16,10 +16,10 @@ class MetaBalanceState(NamedTuple):
     """State of MetaBalance.
 
     Attributes:
-      norms: [K] running means of the gradients' norms, zeros at first.
+      means: [K] running means of the gradients' norms, zeros at first.
     """
 
-    norms: jax.Array
+    means: jax.Array
 
 
 def metabalance(
@@ -81,11 +81,12 @@ def metabalance(
         gramian: jax.Array, state: MetaBalanceState, scale: jax.Array | float = 1.0
     ) -> tuple[jax.Array, MetaBalanceState]:
         norms = jnp.sqrt(jnp.diagonal(gramian)) * scale
-        mean = beta * state.norms.astype(norms.dtype) + (1 - beta) * norms
+        mean = beta * state.means.astype(norms.dtype) + (1 - beta) * norms
         ratio = mean[target] / jnp.where(mean > 0, mean, 1.0)
         of = {"reduce": ratio < 1, "enlarge": ratio > 1, "both": mean > 0}
         changed = of[strategy] & (mean > 0)
         weights = jnp.where(changed, relax * ratio + (1 - relax), 1.0)
-        return weights.at[target].set(1.0), MetaBalanceState(mean)
+        own = jnp.arange(len(weights)) == target
+        return jnp.where(own, 1.0, weights), MetaBalanceState(mean)
 
     return Weighting(init, weights, ("scale",))

@@ -15,10 +15,10 @@ class MoDoState(NamedTuple):
     """State of MoDo.
 
     Attributes:
-      weights: [K] on the simplex.
+      simplex: [K], the weights.
     """
 
-    weights: jax.Array
+    simplex: jax.Array
 
 
 def modo(learning_rate: float = 0.1, *, rho: float = 0.0) -> Weighting:
@@ -71,9 +71,10 @@ def modo(learning_rate: float = 0.1, *, rho: float = 0.0) -> Weighting:
         scale: jax.Array | float = 1.0,
     ) -> tuple[jax.Array, MoDoState]:
         products = gramian if cross is None else cross
-        now = state.weights.astype(gramian.dtype)
+        now = state.simplex.astype(gramian.dtype)
         slope = scale**2 * (products @ now) + rho * now
         after = projections.projection_simplex(now - learning_rate * slope)
+        after = after.astype(gramian.dtype)  # float64 wherever that is enabled
         finite = jnp.isfinite(gramian).all()
         return jnp.where(finite, after, jnp.nan), MoDoState(after)
 

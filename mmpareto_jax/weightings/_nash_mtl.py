@@ -18,12 +18,12 @@ class NashMTLState(NamedTuple):
 
     Attributes:
       step: scalar int32.
-      weights: [K], the last bargain, before its direction was shortened.
+      last: the weights [K] of the last bargain, before its direction was shortened.
       report: of its solver.
     """
 
     step: jax.Array
-    weights: jax.Array
+    last: jax.Array
     report: SolverReport
 
 
@@ -82,7 +82,7 @@ def nash_mtl(max_norm: float = 1.0, *, update_every: int = 1) -> Weighting:
         if update_every == 1:
             found, report = bargain(gramian)
         else:
-            kept = state.weights.astype(gramian.dtype)
+            kept = state.last.astype(gramian.dtype)
             last = jax.tree.map(
                 lambda new, old: old.astype(new.dtype),
                 jax.eval_shape(bargain, gramian)[1],

@@ -11,17 +11,22 @@ from jax import lax
 from optax import projections
 
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import Weighting, check, check_at_least
+from mmpareto_jax.weightings._weighting import (
+    Weighting,
+    check,
+    check_at_least,
+    is_known,
+)
 
 
 class SDMGradState(NamedTuple):
     """State of SDMGrad.
 
     Attributes:
-      weights: [K] on the simplex.
+      simplex: [K], the weights.
     """
 
-    weights: jax.Array
+    simplex: jax.Array
 
 
 def sdmgrad(
@@ -72,7 +77,8 @@ def sdmgrad(
     check_at_least("sdmgrad", "lam", lam, 0)
     check_at_least("sdmgrad", "learning_rate", learning_rate, 0)
     check("sdmgrad", "num_steps", num_steps, num_steps >= 1, ">= 1")
-    check("sdmgrad", "momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+    if is_known(momentum):
+        check("sdmgrad", "momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
 
     def weights(
         gramian: jax.Array, state: SDMGradState, cross: jax.Array | None = None
@@ -89,9 +95,10 @@ def sdmgrad(
             w, velocity = carry
             velocity = momentum * velocity + products @ (w + lam * p)
             w = projections.projection_simplex(w - learning_rate * velocity)
-            return (w, velocity), None
+            # It comes in float64 wherever that is enabled.
+            return (w.astype(start.dtype), velocity), None
 
-        start = state.weights.astype(gramian.dtype)
+        start = state.simplex.astype(gramian.dtype)
         (w, _), _ = lax.scan(step, (start, jnp.zeros_like(start)), length=num_steps)
         found = (w + lam * p) / (1 + lam)
         finite = jnp.isfinite(gramian).all()

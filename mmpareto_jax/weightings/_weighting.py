@@ -27,7 +27,8 @@ class Weighting(NamedTuple):
       >>> transformation = mmp.aggregate(inverse_norms, 2)
 
     Attributes:
-      init: ``init(K) -> state``: a tree of strongly typed arrays, or ``()``.
+      init: ``init(K) -> state``: a tree of strongly typed arrays, or ``()``. A field
+        with the name of a diagnostic would make ``optax.tree.get`` ambiguous.
       weights: ``weights(gramian, state) -> (weights, state)``: from the Gramian
         [K, K], float32 or float64, the weights [K] of the same dtype; the group's
         update is ``sum_k weights[k] * g_k``. Where gradients are too small or too
