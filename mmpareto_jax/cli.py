@@ -263,17 +263,36 @@ def _compare(arguments: dict[str, Any]) -> int:
         )
     rows = training.summarize(comparison, records)
     titles = training.make_task(config).title
-    table = training.markdown(rows, titles)
+    times = _step_times(comparison, workdir)
+    table = training.markdown(rows, titles, times)
     (workdir / "table.md").write_text(table + "\n")
     (workdir / "runs.csv").write_text(training.csv_text(records))
     figures = training.draw_comparison(rows, records, titles, workdir / "figures")
     print(f"Test accuracy in %, mean ± s.d. over {comparison.seeds} seeds; paired")
-    print("differences of the first column with 95 % intervals\n")
+    print(
+        "differences of the first column with 95 % intervals; time of a step relative"
+    )
+    print("to that of the plain sum, without any of the methods' machinery\n")
     print(table)
     print(f"\nworkdir: {workdir}")
     print("  comparison.json  runs.jsonl  runs.csv  table.md")
     print(f"  figures/: {'  '.join(path.name for path in figures)}")
     return 0
+
+
+def _step_times(comparison: Any, workdir: Any) -> dict[str, float]:
+    """Measured once, and kept in the directory."""
+    import json
+
+    from mmpareto_jax import training
+
+    path = workdir / "step_times.json"
+    if not path.exists():
+        lr = comparison.lr_grid[0]
+        configs = [comparison.run(method, lr, 0) for method in comparison.methods]
+        path.write_text(json.dumps(training.step_times(configs), indent=2) + "\n")
+    times: dict[str, float] = json.loads(path.read_text())
+    return times
 
 
 @contextlib.contextmanager

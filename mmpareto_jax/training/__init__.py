@@ -18,3 +18,4 @@ from mmpareto_jax.training._summary import markdown as markdown
 from mmpareto_jax.training._summary import paired as paired
 from mmpareto_jax.training._summary import summarize as summarize
 from mmpareto_jax.training._tasks import make_task as make_task
+from mmpareto_jax.training._timing import step_times as step_times

@@ -55,8 +55,12 @@ class Program(NamedTuple):
     restart: Callable[[int, float], TrainState]
 
 
-def make_program(config: Config, task: Task) -> Program:
-    """Builds the model, infers the groups and makes both steps."""
+def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
+    """Builds the model, infers the groups and makes both steps.
+
+    With `plain` the losses are summed before they are differentiated, by jax alone:
+    what a method is timed against.
+    """
     model = task.make_model(nnx.Rngs(config.seed))
     graphdef, variables = nnx.split(model)
     params, rest = nnx.split_state(variables, nnx.Param, ...)
@@ -70,10 +74,13 @@ def make_program(config: Config, task: Task) -> Program:
 
     example = {k: x[: config.batch_size] for k, x in task.arrays["train"].items()}
     groups = mmp.objective_groups(losses_fn, params, rest, example, has_aux=True)
-    tx = optimizer(groups, config)
     value_and_grads = mmp.value_and_objective_grads(
         losses_fn, groups, has_aux=True, pullback=config.pullback
     )
+    if plain:
+        groups = mmp.ObjectiveGroups.from_prefixes({"": ("sum",)})
+        value_and_grads = _gradient_of_the_sum(losses_fn)
+    tx = optimizer(groups, config)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         (losses, (rest, correct)), grads = value_and_grads(
@@ -122,3 +129,17 @@ def make_program(config: Config, task: Task) -> Program:
 
     state = TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params))
     return Program(groups, state, jax.jit(step, donate_argnums=0), evaluate, restart)
+
+
+def _gradient_of_the_sum(losses_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The plain gradient, stacked as that of a single objective."""
+
+    def total(params: Any, *args: Any) -> tuple[jax.Array, Any]:
+        losses, aux = losses_fn(params, *args)
+        return sum(losses.values()), (losses, aux)
+
+    def value_and_grads(params: Any, *args: Any) -> Any:
+        (_, out), grads = jax.value_and_grad(total, has_aux=True)(params, *args)
+        return out, jax.tree.map(lambda x: x[None], grads)
+
+    return value_and_grads

@@ -117,16 +117,22 @@ def summarize(comparison: Comparison, records: Sequence[Record]) -> list[Row]:
     return rows
 
 
-def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
+def markdown(
+    rows: Sequence[Row],
+    titles: Mapping[str, str],
+    times: Mapping[str, float] | None = None,
+) -> str:
     """The table, best mean of the main objective first.
 
     Args:
       rows: of ``summarize``.
       titles: objective -> what people call it, the main one first.
+      times: method -> time of a step relative to the plain sum, of ``step_times``.
     """
     head = ["method", "lr", *titles.values(), *(f"− {r}" for r in _REFERENCES)]
     groups = list({g: None for row in rows for g in row.conflict})
     head += [f"conflicts, {g} %" for g in groups]
+    head += ["time of a step"] if times else []
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     main = next(iter(titles))
     for row in sorted(rows, key=lambda r: -r.scores[main].mean()):
@@ -138,6 +144,7 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
         cells += [
             f"{100 * row.conflict[g]:.1f}" if g in row.conflict else "" for g in groups
         ]
+        cells += [f"{times[row.method]:.2f}"] if times else []
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

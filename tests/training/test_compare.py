@@ -182,6 +182,10 @@ def test_the_command(tmp_path, capsys):
     assert main([*arguments.split(), "--workdir", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "| mmpareto | 0.05 |" in out
+    assert "time of a step" in out
+    times = json.loads((tmp_path / "step_times.json").read_text())
+    assert set(times) == {"uniform", "mmpareto"}
+    assert min(times.values()) > 0
     assert (tmp_path / "table.md").read_text() in out + "\n"
     records = read_runs(tmp_path)
     assert len(records) == 4

@@ -149,6 +149,18 @@ def test_training_learns(task):
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
+def test_plain_is_the_uniform_sum(task):
+    """The same parameters after a step, from one ordinary gradient."""
+    config = dataclasses.replace(CONFIG, method="uniform")
+    batch = next(train_batches(task.arrays["train"], batch_size=16, seed=0))
+    states = []
+    for plain in (True, False):
+        program = make_program(config, task, plain=plain)
+        states.append(program.step(program.state, batch)[0])
+    for a, b in zip(*(jax.tree.leaves(s.params) for s in states), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_restart_is_a_fresh_run_without_compilation(task):
     """Another seed and learning rate: as if the program had been made for them."""
     program = make_program(CONFIG, task)
