@@ -1,10 +1,14 @@
-"""Reference models in Flax NNX: encoders, fusions, the audio-visual classifier."""
+"""Reference models in Flax NNX: encoders, fusions, multimodal classifiers."""
 
 from mmpareto_jax.models._audio_visual import AVClassifier as AVClassifier
-from mmpareto_jax.models._audio_visual import Encoder as Encoder
-from mmpareto_jax.models._audio_visual import Fusion as Fusion
 from mmpareto_jax.models._cnn import SmallCNN as SmallCNN
 from mmpareto_jax.models._fusion import ConcatFusion as ConcatFusion
+from mmpareto_jax.models._multimodal import Encoder as Encoder
+from mmpareto_jax.models._multimodal import Fusion as Fusion
+from mmpareto_jax.models._multimodal import Interaction as Interaction
+from mmpareto_jax.models._multimodal import MultimodalClassifier as MultimodalClassifier
+from mmpareto_jax.models._multimodal import StagedEncoder as StagedEncoder
 from mmpareto_jax.models._resnet import ResNet18 as ResNet18
 from mmpareto_jax.models._torch import load_torch as load_torch
 from mmpareto_jax.models._torch import to_torch as to_torch
+from mmpareto_jax.models._transformer import PatchTransformer as PatchTransformer

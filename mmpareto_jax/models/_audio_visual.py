@@ -1,40 +1,20 @@
 """The audio-visual classifier: two encoders, a joint head, a head per modality."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from mmpareto_jax.models._fusion import ConcatFusion, xavier_normal
+from mmpareto_jax.models._multimodal import (
+    Encoder,
+    Fusion,
+    Interaction,
+    MultimodalClassifier,
+)
 from mmpareto_jax.models._resnet import ResNet18
 
 
-class Encoder(Protocol):
-    """What a model asks of an encoder: one modality's input to features.
-
-    Attributes:
-        out_features: the width of the features.
-    """
-
-    out_features: int
-
-    def __call__(self, x: jax.Array, /) -> jax.Array:
-        """Map a batch of inputs to features [B, out_features]."""
-        ...
-
-
-class Fusion(Protocol):
-    """What a model asks of a fusion: the features of all modalities to logits."""
-
-    def __call__(self, features: Sequence[jax.Array], /) -> jax.Array:
-        """Map features [B, ...], one array per modality, to logits [B, num_classes]."""
-        ...
-
-
-class AVClassifier(nnx.Module):
+class AVClassifier(MultimodalClassifier):
     """Joint and unimodal logits from sound and frames.
 
     As it stands this is the official network of MMPareto (and OGM-GE): two ResNet-18,
@@ -55,6 +35,8 @@ class AVClassifier(nnx.Module):
         visual_encoder: the same for the frames; `None`: a ResNet-18 with three.
         fusion: a module that maps the list of features (audio, visual) to logits;
             `None`: `ConcatFusion`.
+        interaction: a module that runs the encoders, see `MultimodalClassifier`;
+            `None`: each runs for itself, as in the official network.
         dtype: type of the computation in the default encoders, `jnp.bfloat16` for
             mixed precision. Pooling, heads and logits are float32 or wider. An encoder
             that you pass has its own `dtype`.
@@ -98,6 +80,7 @@ class AVClassifier(nnx.Module):
         audio_encoder: Encoder | None = None,
         visual_encoder: Encoder | None = None,
         fusion: Fusion | None = None,
+        interaction: Interaction | None = None,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -108,26 +91,17 @@ class AVClassifier(nnx.Module):
             visual_encoder = ResNet18(
                 3, dtype=dtype, param_dtype=param_dtype, rngs=rngs
             )
-        widths = (audio_encoder.out_features, visual_encoder.out_features)
-        if fusion is None:
-            fusion = ConcatFusion(
-                widths, num_classes, param_dtype=param_dtype, rngs=rngs
-            )
-        self.audio_encoder = audio_encoder
-        self.visual_encoder = visual_encoder
-        self.fusion = fusion
-        self.audio_head, self.visual_head = (
-            nnx.Linear(
-                width,
-                num_classes,
-                kernel_init=xavier_normal,
-                param_dtype=param_dtype,
-                rngs=rngs,
-            )
-            for width in widths
+        super().__init__(
+            num_classes,
+            {"audio": audio_encoder, "visual": visual_encoder},
+            fusion=fusion,
+            interaction=interaction,
+            param_dtype=param_dtype,
+            rngs=rngs,
         )
 
-    def __call__(
+    # Two arrays instead of a mapping: what the official network takes.
+    def __call__(  # type: ignore[override]
         self, audio: jax.Array, visual: jax.Array, *, detach_unimodal: bool = False
     ) -> dict[str, jax.Array]:
         """Logits of the three objectives.
@@ -146,17 +120,5 @@ class AVClassifier(nnx.Module):
         Raises:
             ValueError: if an encoder or the fusion refuses its input.
         """
-        audio_features = self.audio_encoder(audio)
-        visual_features = self.visual_encoder(visual)
-        probed = [audio_features, visual_features]
-        if detach_unimodal:
-            probed = [jax.lax.stop_gradient(x) for x in probed]
-        logits = {
-            "joint": self.fusion([audio_features, visual_features]),
-            "audio": self.audio_head(probed[0]),
-            "visual": self.visual_head(probed[1]),
-        }
-        return {
-            name: z.astype(jnp.promote_types(z.dtype, jnp.float32))
-            for name, z in logits.items()
-        }
+        inputs = {"audio": audio, "visual": visual}
+        return super().__call__(inputs, detach_unimodal=detach_unimodal)

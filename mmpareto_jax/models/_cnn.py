@@ -11,8 +11,8 @@ from mmpareto_jax.models._layers import (
     batch_norm,
     check_input,
     conv,
-    fold_frames,
     global_mean,
+    per_frame,
 )
 
 
@@ -38,6 +38,7 @@ class SmallCNN(nnx.Module):
     Attributes:
         in_channels: channels of the input.
         out_features: the last of the widths.
+        stage_widths: the widths.
 
     Raises:
         ValueError: if `widths` is empty.
@@ -67,6 +68,7 @@ class SmallCNN(nnx.Module):
             raise ValueError("SmallCNN: widths must name at least one block, got none.")
         self.in_channels = in_channels
         self.out_features = widths[-1]
+        self.stage_widths = tuple(widths)
         self.convs = nnx.List(
             conv(
                 features,
@@ -87,6 +89,38 @@ class SmallCNN(nnx.Module):
         )
         self.dropout = nnx.Dropout(dropout, rngs=rngs if dropout else None)
 
+    def embed(self, x: jax.Array) -> jax.Array:
+        """The input as it is, once its shape is checked.
+
+        Args:
+            x: images [B, H, W, in_channels] or frames [B, T, H, W, in_channels].
+
+        Returns:
+            x.
+
+        Raises:
+            ValueError: if the rank or the number of channels is another.
+        """
+        check_input(x, self.in_channels, "SmallCNN")
+        return x
+
+    def stage(self, index: int, x: jax.Array) -> jax.Array:
+        """Apply one block.
+
+        Args:
+            index: which.
+            x: the map before it, [B, h, w, C] or [B, T, h, w, C].
+
+        Returns:
+            The map after it, with `stage_widths[index]` channels.
+        """
+        convolution, norm = self.convs[index], self.norms[index]
+        return per_frame(lambda x: nnx.relu(norm(convolution(x))), x)
+
+    def pool(self, x: jax.Array) -> jax.Array:
+        """Mean over frames and positions, then dropout: to [B, widths[-1]]."""
+        return self.dropout(global_mean(x))
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features of images or frames.
 
@@ -99,9 +133,7 @@ class SmallCNN(nnx.Module):
         Raises:
             ValueError: if the rank or the number of channels is another.
         """
-        check_input(x, self.in_channels, "SmallCNN")
-        leading = x.shape[:-3]
-        x = fold_frames(x)
-        for convolution, norm in zip(self.convs, self.norms, strict=True):
-            x = nnx.relu(norm(convolution(x)))
-        return self.dropout(global_mean(x.reshape(*leading, *x.shape[1:])))
+        x = self.embed(x)
+        for index in range(len(self.stage_widths)):
+            x = self.stage(index, x)
+        return self.pool(x)

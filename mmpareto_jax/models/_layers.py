@@ -1,5 +1,6 @@
 """Layers and input handling that the convolutional encoders share."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -125,9 +126,13 @@ def check_input(x: jax.Array, in_channels: int, encoder: str) -> None:
         )
 
 
-def fold_frames(x: jax.Array) -> jax.Array:
-    """[B, T, H, W, C] to [B * T, H, W, C]; [B, H, W, C] as it is."""
-    return x.reshape(-1, *x.shape[-3:]) if x.ndim == 5 else x
+def per_frame(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """Apply a layer on [N, H, W, C] to images [B, H, W, C] or frames [B, T, H, W, C].
+
+    Frames are folded into the batch.
+    """
+    y = layer(x.reshape(-1, *x.shape[-3:]))
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 def global_mean(x: jax.Array) -> jax.Array:

@@ -9,8 +9,8 @@ from mmpareto_jax.models._layers import (
     batch_norm,
     check_input,
     conv,
-    fold_frames,
     global_mean,
+    per_frame,
 )
 
 
@@ -108,6 +108,7 @@ class ResNet18(nnx.Module):
     Attributes:
         in_channels: channels of the input.
         out_features: 512.
+        stage_widths: (64, 128, 256, 512).
 
     Example:
         >>> import jax.numpy as jnp
@@ -138,6 +139,7 @@ class ResNet18(nnx.Module):
     ):
         self.in_channels = in_channels
         self.out_features = 512
+        self.stage_widths = (64, 128, 256, 512)
 
         def stage(
             in_features: int, out_features: int, stride: int
@@ -169,6 +171,48 @@ class ResNet18(nnx.Module):
         self.layer3 = stage(128, 256, 2)
         self.layer4 = stage(256, 512, 2)
 
+    def embed(self, x: jax.Array) -> jax.Array:
+        """What comes before the four stages.
+
+        Args:
+            x: images [B, H, W, in_channels] or frames [B, T, H, W, in_channels].
+
+        Returns:
+            [B, h, w, 64] or [B, T, h, w, 64], with h = ceil(H / 4) and w alike.
+
+        Raises:
+            ValueError: if the rank or the number of channels is another.
+        """
+        check_input(x, self.in_channels, "ResNet18")
+
+        def stem(x: jax.Array) -> jax.Array:
+            x = nnx.relu(self.bn1(self.conv1(x)))
+            y: jax.Array = nnx.max_pool(
+                x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))
+            )
+            return y
+
+        return per_frame(stem, x)
+
+    def stage(self, index: int, x: jax.Array) -> jax.Array:
+        """Apply stage 0, 1, 2 or 3.
+
+        Args:
+            index: which.
+            x: the map before it, [B, h, w, C] or [B, T, h, w, C].
+
+        Returns:
+            The map after it, with `stage_widths[index]` channels.
+        """
+        blocks = (self.layer1, self.layer2, self.layer3, self.layer4)[index]
+        for block in blocks:
+            x = per_frame(block, x)
+        return x
+
+    def pool(self, x: jax.Array) -> jax.Array:
+        """Mean over frames and positions: to [B, 512], float32 or wider."""
+        return global_mean(x)
+
     def feature_map(self, x: jax.Array) -> jax.Array:
         """The last stage before pooling.
 
@@ -181,14 +225,10 @@ class ResNet18(nnx.Module):
         Raises:
             ValueError: if the rank or the number of channels is another.
         """
-        check_input(x, self.in_channels, "ResNet18")
-        leading = x.shape[:-3]
-        x = nnx.relu(self.bn1(self.conv1(fold_frames(x))))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in stage:
-                x = block(x)
-        return x.reshape(*leading, *x.shape[1:])
+        x = self.embed(x)
+        for index in range(len(self.stage_widths)):
+            x = self.stage(index, x)
+        return x
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features of images or frames.
@@ -202,4 +242,4 @@ class ResNet18(nnx.Module):
         Raises:
             ValueError: if the rank or the number of channels is another.
         """
-        return global_mean(self.feature_map(x))
+        return self.pool(self.feature_map(x))

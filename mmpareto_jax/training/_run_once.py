@@ -14,6 +14,7 @@ import numpy as np
 
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._loop import fit
+from mmpareto_jax.training._probe import probe_accuracy
 from mmpareto_jax.training._step import Program, TrainState, make_program
 from mmpareto_jax.training._tasks import Task, make_task
 
@@ -81,11 +82,22 @@ def run_once(config: Config, *, cache: str | None = None) -> Record:
         "seconds": round(seconds, 2),
         "validation": {k: validation[f"accuracy/{k}"] for k in task.title},
         "test": {k: test[f"accuracy/{k}"] for k in task.title},
+        "probe": _probe(program, state, task),
         "groups": _describe(program, jax.device_get(steps), config.steps_per_epoch),
     }
     if config.seed < _SHARP_SEEDS:
         record["sharpness"] = _sharpness(program, last, task, config.seed)
     return record
+
+
+def _probe(program: Program, state: TrainState, task: Task) -> dict[str, float]:
+    """Encoder -> the test accuracy of a linear classifier on its features."""
+    found = {k: program.features(state, x) for k, x in task.arrays.items()}
+    labels = {k: np.asarray(x["label"]) for k, x in task.arrays.items()}
+    return {
+        name: probe_accuracy({k: x[name] for k, x in found.items()}, labels)
+        for name in found["train"]
+    }
 
 
 def _describe(

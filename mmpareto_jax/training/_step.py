@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -44,6 +45,7 @@ class Program(NamedTuple):
       step: (state, batch) -> (state, metrics); donates the state. Metrics are
         scalars by name: loss, accuracy, and the diagnostics of every group.
       evaluate: (state, arrays) -> name -> float: loss and accuracy over all examples.
+      features: (state, arrays) -> encoder -> features [N, D] of all examples.
       restart: (seed, learning rate) -> the state before the first step of another run
         of the same program; nothing is compiled for it.
     """
@@ -52,6 +54,7 @@ class Program(NamedTuple):
     state: TrainState
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
     evaluate: Callable[[TrainState, Mapping[str, Any]], dict[str, float]]
+    features: Callable[[TrainState, Mapping[str, Any]], dict[str, np.ndarray]]
     restart: Callable[[int, float], TrainState]
 
 
@@ -121,6 +124,17 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         size = len(arrays["label"])
         return {k: float(sum(t[k] for t in totals)) / size for k in sorted(totals[0])}
 
+    @jax.jit
+    def features_of_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
+        model = nnx.merge(eval_graphdef, params, rest, copy=True)
+        return task.features(model, batch)
+
+    def features(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        size = len(arrays["label"])
+        batches = eval_batches(arrays, batch_size=min(200, size))
+        found = [features_of_batch(state.params, state.rest, x) for x in batches]
+        return {k: np.concatenate([x[k] for x in found])[:size] for k in found[0]}
+
     def restart(seed: int, lr: float) -> TrainState:
         variables = nnx.state(task.make_model(nnx.Rngs(seed)))
         params, rest = nnx.split_state(variables, nnx.Param, ...)
@@ -128,7 +142,8 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state)
 
     state = TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params))
-    return Program(groups, state, jax.jit(step, donate_argnums=0), evaluate, restart)
+    step_fn = jax.jit(step, donate_argnums=0)
+    return Program(groups, state, step_fn, evaluate, features, restart)
 
 
 def _gradient_of_the_sum(losses_fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -46,6 +46,7 @@ class Row:
       method: its name.
       lr: the learning rate that was chosen for it.
       scores: objective -> test accuracies in %, one for each seed.
+      probes: encoder -> test accuracies in % of a linear classifier on its features.
       conflict: group -> share of conflicting steps, the mean over seeds.
       differences: reference -> the difference of the main objective; not for the
         reference itself.
@@ -54,6 +55,7 @@ class Row:
     method: str
     lr: float
     scores: Mapping[str, np.ndarray]
+    probes: Mapping[str, np.ndarray]
     conflict: Mapping[str, float]
     differences: Mapping[str, Difference]
 
@@ -104,6 +106,10 @@ def summarize(comparison: Comparison, records: Sequence[Record]) -> list[Row]:
                 chosen[method],
                 scores[method],
                 {
+                    k: np.array([100 * r["probe"][k] for r in rs])
+                    for k in rs[0]["probe"]
+                },
+                {
                     group: float(np.mean([r["groups"][group]["conflict"] for r in rs]))
                     for group in rs[0]["groups"]
                 },
@@ -129,7 +135,9 @@ def markdown(
       titles: objective -> what people call it, the main one first.
       times: method -> time of a step relative to the plain sum, of ``step_times``.
     """
-    head = ["method", "lr", *titles.values(), *(f"− {r}" for r in _REFERENCES)]
+    probes = list(rows[0].probes)
+    head = ["method", "lr", *titles.values(), *(f"{k}, probe" for k in probes)]
+    head += [f"− {r}" for r in _REFERENCES]
     groups = list({g: None for row in rows for g in row.conflict})
     head += [f"conflicts, {g} %" for g in groups]
     head += ["time of a step"] if times else []
@@ -137,9 +145,8 @@ def markdown(
     main = next(iter(titles))
     for row in sorted(rows, key=lambda r: -r.scores[main].mean()):
         cells = [row.method, f"{row.lr:g}"]
-        for objective in titles:
-            values = row.scores[objective]
-            cells.append(f"{values.mean():.1f} ± {values.std(ddof=1):.1f}")
+        columns = [row.scores[k] for k in titles] + [row.probes[k] for k in probes]
+        cells += [f"{x.mean():.1f} ± {x.std(ddof=1):.1f}" for x in columns]
         cells += [str(row.differences.get(r, "")) for r in _REFERENCES]
         cells += [
             f"{100 * row.conflict[g]:.1f}" if g in row.conflict else "" for g in groups

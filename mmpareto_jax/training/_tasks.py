@@ -24,6 +24,7 @@ class Task:
     Attributes:
       make_model: rngs -> the model.
       logits: (model, batch) -> objective -> logits [B, C].
+      features: (model, batch) -> encoder -> the features [B, D] that a probe judges.
       arrays: split ("train", "validation", "test") -> name -> array [N, ...], with
         the classes under "label".
       title: objective -> what people call it, the main one first.
@@ -31,6 +32,7 @@ class Task:
 
     make_model: Callable[[nnx.Rngs], nnx.Module]
     logits: Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]
+    features: Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]
     arrays: Mapping[str, Mapping[str, np.ndarray]]
     title: Mapping[str, str]
 
@@ -72,6 +74,11 @@ def _av_digits(config: Config) -> Task:
         )
         return out
 
+    def features(model: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        inputs = {name: batch[name] for name in model.modalities}
+        found: dict[str, jax.Array] = model.features(inputs)[0]
+        return found
+
     sizes = {"train": config.train_examples, "validation": None, "test": None}
     arrays = {
         split: load_av_digits(
@@ -84,4 +91,4 @@ def _av_digits(config: Config) -> Task:
         for split, size in sizes.items()
     }
     title = {"joint": "multimodal", "audio": "audio", "visual": "visual"}
-    return Task(make_model, logits, arrays, title)
+    return Task(make_model, logits, features, arrays, title)

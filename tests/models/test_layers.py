@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mmpareto_jax.models._layers import batch_norm, conv, fold_frames, global_mean
+from mmpareto_jax.models._layers import batch_norm, conv, global_mean, per_frame
 
 TYPES = {"dtype": None, "param_dtype": jnp.float32}
 
@@ -57,8 +57,16 @@ def test_batch_norm_in_bfloat16_evaluates_with_float32_statistics():
 
 def test_frames_fold_in_order():
     x = jnp.arange(2 * 3 * 4).reshape(2, 3, 2, 2, 1)
-    np.testing.assert_array_equal(fold_frames(x)[4], x[1, 1])
-    assert fold_frames(x[:, 0]).shape == (2, 2, 2, 1)
+    seen = []
+
+    def layer(x):
+        seen.append(x)
+        return jnp.concatenate([x, x], axis=-1)[:, :1]
+
+    y = per_frame(layer, x)
+    np.testing.assert_array_equal(seen[0][4], x[1, 1])
+    np.testing.assert_array_equal(y, jnp.concatenate([x, x], axis=-1)[:, :, :1])
+    assert per_frame(layer, x[:, 0]).shape == (2, 1, 2, 2)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])

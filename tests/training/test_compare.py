@@ -49,6 +49,7 @@ def fake(config, cache=None):
         "step": 4,
         "validation": scores,
         "test": {k: x - 0.1 for k, x in scores.items()},
+        "probe": {"audio": score / 4},
         "groups": {"encoder": group},
         "sharpness": [1.0] * 7,
     }
@@ -126,6 +127,8 @@ def test_table_and_csv(faked, tmp_path):
         "| uniform",
     ]
     assert "45.1 ± 0.1" in lines[2]
+    assert lines[0].split(" | ")[2:5] == ["multimodal", "audio", "audio, probe"]
+    assert lines[2].split(" | ")[4] == "13.8 ± 0.0"
     table = csv_text(records).splitlines()
     assert len(table) == 1 + len(records)
     assert table[0].startswith("method,lr,seed,step,validation_joint")
@@ -191,6 +194,7 @@ def test_the_command(tmp_path, capsys):
     assert len(records) == 4
     for record in records:
         assert set(record["test"]) == {"joint", "audio", "visual"}
+        assert set(record["probe"]) == {"audio", "visual"}
         audio = record["groups"]["audio_encoder"]
         assert sum(audio["cosines"]) == 6
         assert len(audio["norms"]["joint"]) == 2
