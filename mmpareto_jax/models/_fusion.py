@@ -50,12 +50,63 @@ class ConcatFusion(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.in_features = tuple(in_features)
-        self.linear = nnx.Linear(
-            sum(self.in_features),
-            num_classes,
-            kernel_init=xavier_normal,
-            param_dtype=param_dtype,
-            rngs=rngs,
+        self.linear = _linear(sum(self.in_features), num_classes, param_dtype, rngs)
+
+    def __call__(self, features: Sequence[jax.Array]) -> jax.Array:
+        """Joint logits.
+
+        Args:
+            features: one array [B, in_features[m]] per modality m.
+
+        Returns:
+            [B, num_classes].
+
+        Raises:
+            ValueError: if the number of arrays or one of their widths is another.
+        """
+        check_widths(features, self.in_features, "ConcatFusion")
+        return self.linear(jnp.concatenate(features, axis=-1))
+
+
+class SumFusion(nnx.Module):
+    r"""Late fusion: the sum of one linear map for each modality.
+
+    .. math::
+        z = \sum_m f^m W_m + b_m.
+
+    `ConcatFusion` computes the same functions; the initialisation differs, for each
+    map's variance comes from its own width here.
+
+    Args:
+        in_features: the width of each modality's features, in their order.
+        num_classes: the number of logits.
+        param_dtype: type of the parameters.
+        rngs: gives the `params` keys.
+
+    Attributes:
+        in_features: the widths, a tuple.
+        linears: the linear maps, one per modality.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from mmpareto_jax.models import SumFusion
+        >>> fusion = SumFusion((4, 2), num_classes=3, rngs=nnx.Rngs(0))
+        >>> fusion([jnp.ones((5, 4)), jnp.ones((5, 2))]).shape
+        (5, 3)
+    """
+
+    def __init__(
+        self,
+        in_features: Sequence[int],
+        num_classes: int,
+        *,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.in_features = tuple(in_features)
+        self.linears = nnx.List(
+            _linear(width, num_classes, param_dtype, rngs) for width in in_features
         )
 
     def __call__(self, features: Sequence[jax.Array]) -> jax.Array:
@@ -70,10 +121,252 @@ class ConcatFusion(nnx.Module):
         Raises:
             ValueError: if the number of arrays or one of their widths is another.
         """
-        widths = tuple(f.shape[-1] for f in features)
-        if widths != self.in_features:
-            raise ValueError(
-                f"ConcatFusion: features must have the widths {self.in_features}, "
-                f"got {widths}."
-            )
-        return self.linear(jnp.concatenate(features, axis=-1))
+        check_widths(features, self.in_features, "SumFusion")
+        first, *others = (f(x) for f, x in zip(self.linears, features, strict=True))
+        return sum(others, start=first)
+
+
+class FiLMFusion(nnx.Module):
+    r"""Feature-wise linear modulation: the first modality scales and shifts the others.
+
+    .. math::
+        z = (\gamma \odot h + \beta) W_o + b_o, \quad
+        (\gamma, \beta) = f^1 W_1 + b_1, \quad h = [f^2, \dots, f^M].
+
+    Args:
+        in_features: the width of each modality's features, in their order; at least
+            two modalities.
+        num_classes: the number of logits.
+        param_dtype: type of the parameters.
+        rngs: gives the `params` keys.
+
+    Attributes:
+        in_features: the widths, a tuple.
+        modulation: the map to scale and shift.
+        linear: the map to logits.
+
+    Raises:
+        ValueError: if there are fewer than two modalities.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from mmpareto_jax.models import FiLMFusion
+        >>> fusion = FiLMFusion((4, 2), num_classes=3, rngs=nnx.Rngs(0))
+        >>> fusion([jnp.ones((5, 4)), jnp.ones((5, 2))]).shape
+        (5, 3)
+
+    References:
+        Perez et al., `FiLM: Visual Reasoning with a General Conditioning Layer
+        <https://arxiv.org/abs/1709.07871>`_, AAAI 2018.
+    """
+
+    def __init__(
+        self,
+        in_features: Sequence[int],
+        num_classes: int,
+        *,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.in_features = _several(in_features, "FiLMFusion")
+        width = sum(self.in_features[1:])
+        self.modulation = _linear(self.in_features[0], 2 * width, param_dtype, rngs)
+        self.linear = _linear(width, num_classes, param_dtype, rngs)
+
+    def __call__(self, features: Sequence[jax.Array]) -> jax.Array:
+        """Joint logits.
+
+        Args:
+            features: one array [B, in_features[m]] per modality m.
+
+        Returns:
+            [B, num_classes].
+
+        Raises:
+            ValueError: if the number of arrays or one of their widths is another.
+        """
+        check_widths(features, self.in_features, "FiLMFusion")
+        scale, shift = jnp.split(self.modulation(features[0]), 2, axis=-1)
+        return self.linear(scale * jnp.concatenate(features[1:], axis=-1) + shift)
+
+
+class GatedFusion(nnx.Module):
+    r"""Gated bilinear fusion: the first modality opens and closes the others' units.
+
+    .. math::
+        z = \Big(\sigma(f^1 W_1 + b_1) \odot \sum_{m > 1} (f^m W_m + b_m)\Big)
+        W_o + b_o.
+
+    Args:
+        in_features: the width of each modality's features, in their order; at least
+            two modalities.
+        num_classes: the number of logits.
+        hidden: width of the gated units.
+        param_dtype: type of the parameters.
+        rngs: gives the `params` keys.
+
+    Attributes:
+        in_features: the widths, a tuple.
+        linears: the maps to the gated units, one per modality.
+        linear: the map to logits.
+
+    Raises:
+        ValueError: if there are fewer than two modalities.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from mmpareto_jax.models import GatedFusion
+        >>> fusion = GatedFusion((4, 2), num_classes=3, hidden=8, rngs=nnx.Rngs(0))
+        >>> fusion([jnp.ones((5, 4)), jnp.ones((5, 2))]).shape
+        (5, 3)
+
+    References:
+        Kiela et al., `Efficient Large-Scale Multi-Modal Classification
+        <https://arxiv.org/abs/1802.02892>`_, AAAI 2018.
+    """
+
+    def __init__(
+        self,
+        in_features: Sequence[int],
+        num_classes: int,
+        *,
+        hidden: int = 128,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.in_features = _several(in_features, "GatedFusion")
+        self.linears = nnx.List(
+            _linear(width, hidden, param_dtype, rngs) for width in in_features
+        )
+        self.linear = _linear(hidden, num_classes, param_dtype, rngs)
+
+    def __call__(self, features: Sequence[jax.Array]) -> jax.Array:
+        """Joint logits.
+
+        Args:
+            features: one array [B, in_features[m]] per modality m.
+
+        Returns:
+            [B, num_classes].
+
+        Raises:
+            ValueError: if the number of arrays or one of their widths is another.
+        """
+        check_widths(features, self.in_features, "GatedFusion")
+        gate, first, *others = (
+            f(x) for f, x in zip(self.linears, features, strict=True)
+        )
+        return self.linear(nnx.sigmoid(gate) * sum(others, start=first))
+
+
+class CosineFusion(nnx.Module):
+    r"""MMCosine: every modality votes by the angle to each class, not by its norm.
+
+    .. math::
+        z_c = s \sum_m \frac{\langle f^m, W^m_c \rangle}{\|f^m\| \|W^m_c\|}.
+
+    Args:
+        in_features: the width of each modality's features, in their order.
+        num_classes: the number of logits.
+        scale: s.
+        param_dtype: type of the parameters.
+        rngs: gives the `params` keys.
+
+    Attributes:
+        in_features: the widths, a tuple.
+        scale: s.
+        kernels: the class vectors [in_features[m], num_classes], one per modality.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from mmpareto_jax.models import CosineFusion
+        >>> fusion = CosineFusion((4, 2), num_classes=3, rngs=nnx.Rngs(0))
+        >>> features = [jnp.ones((1, 4)), jnp.ones((1, 2))]
+        >>> bool(jnp.allclose(fusion(features), fusion([10 * x for x in features])))
+        True
+
+    References:
+        Xu et al., `MMCosine: Multi-Modal Cosine Loss Towards Balanced Audio-Visual
+        Fine-Grained Learning <https://arxiv.org/abs/2303.05338>`_, ICASSP 2023.
+    """
+
+    def __init__(
+        self,
+        in_features: Sequence[int],
+        num_classes: int,
+        *,
+        scale: float = 10.0,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.in_features = tuple(in_features)
+        self.scale = scale
+        self.kernels = nnx.List(
+            nnx.Param(xavier_normal(rngs.params(), (width, num_classes), param_dtype))
+            for width in in_features
+        )
+
+    def __call__(self, features: Sequence[jax.Array]) -> jax.Array:
+        """Joint logits.
+
+        Args:
+            features: one array [B, in_features[m]] per modality m.
+
+        Returns:
+            [B, num_classes], between -scale · M and scale · M.
+
+        Raises:
+            ValueError: if the number of arrays or one of their widths is another.
+        """
+        check_widths(features, self.in_features, "CosineFusion")
+        votes = (
+            _unit(x, axis=-1) @ _unit(kernel[...], axis=0)
+            for x, kernel in zip(features, self.kernels, strict=True)
+        )
+        first, *others = votes
+        return self.scale * sum(others, start=first)
+
+
+def check_widths(
+    features: Sequence[jax.Array], in_features: tuple[int, ...], fusion: str
+) -> None:
+    """Check the number of modalities and their widths.
+
+    Raises:
+        ValueError: if one is another.
+    """
+    widths = tuple(f.shape[-1] for f in features)
+    if widths != in_features:
+        raise ValueError(
+            f"{fusion}: features must have the widths {in_features}, got {widths}."
+        )
+
+
+def _several(in_features: Sequence[int], fusion: str) -> tuple[int, ...]:
+    if len(in_features) < 2:
+        raise ValueError(
+            f"{fusion}: in_features must name at least two modalities, "
+            f"got {tuple(in_features)}."
+        )
+    return tuple(in_features)
+
+
+def _linear(
+    in_features: int, out_features: int, param_dtype: DTypeLike, rngs: nnx.Rngs
+) -> nnx.Linear:
+    return nnx.Linear(
+        in_features,
+        out_features,
+        kernel_init=xavier_normal,
+        param_dtype=param_dtype,
+        rngs=rngs,
+    )
+
+
+def _unit(x: jax.Array, axis: int) -> jax.Array:
+    """Vectors along `axis` at length 1; zero vectors stay, with a gradient of zero."""
+    square = jnp.sum(x * x, axis=axis, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))

@@ -112,8 +112,8 @@ class PatchTransformer(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        *_, height, width, channels = input_shape
-        if len(input_shape) not in (3, 4) or height % patch[0] or width % patch[1]:
+        ranked = len(input_shape) in (3, 4)
+        if not ranked or input_shape[-3] % patch[0] or input_shape[-2] % patch[1]:
             raise ValueError(
                 "PatchTransformer: input_shape must be [H, W, C] or [T, H, W, C] with "
                 f"H and W multiples of the patch {patch}, got {tuple(input_shape)}."
@@ -122,7 +122,7 @@ class PatchTransformer(nnx.Module):
         self.out_features = features
         self.stage_widths = (features,) * depth
         self.patches = nnx.Conv(
-            channels,
+            input_shape[-1],
             features,
             kernel_size=patch,
             strides=patch,
