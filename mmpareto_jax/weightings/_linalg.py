@@ -78,6 +78,8 @@ def _jacobi(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     ) -> tuple[tuple[jax.Array, jax.Array], None]:
         a, vectors = carry
         diagonal, off = jnp.diagonal(a), a[order, mate]
+        # Rounding makes the two sides differ; both of a pair must turn by one angle.
+        off = 0.5 * (off + off[mate])
         size = jnp.sqrt(jnp.maximum(diagonal * diagonal[mate], 0.0))
         turns = (mate != order) & (jnp.abs(off) > 0.5 * eps * size)
         # The smaller angle that makes the pair's off-diagonal entry zero. Both of a

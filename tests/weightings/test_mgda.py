@@ -17,3 +17,28 @@ def test_orthogonal_gradients_weigh_by_inverse_square(num):
 def test_one_zero_gradient_stops_all():
     weights, _ = mmp.weightings.mgda().weights(jnp.diag(jnp.array([1.0, 0.0])), ())
     np.testing.assert_array_equal(weights, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("normalization", "expected"),
+    [
+        # Orthogonal, norms 1 and 2, losses 3 and 1: inverse squares of norm / divisor.
+        ("none", [1, 1 / 4]),
+        ("l2", [1, 1]),
+        ("loss", [9, 1 / 4]),
+        ("loss+", [9, 1]),
+    ],
+)
+def test_normalizations(normalization, expected):
+    rule = mmp.weightings.mgda(normalization)
+    extra = {"losses": jnp.array([3.0, 1.0])} if rule.extras else {}
+    weights, _ = rule.weights(jnp.diag(jnp.array([1.0, 4.0])), rule.init(2), **extra)
+    np.testing.assert_allclose(weights, np.array(expected) / sum(expected), rtol=1e-5)
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match="mgda: normalization must be one of"):
+        mmp.weightings.mgda("l1")
+    tx = mmp.aggregate(mmp.weightings.mgda("loss+"), 2)
+    with pytest.raises(ValueError, match="mgda: needs the losses"):
+        tx.update(jnp.ones((2, 1)), tx.init(jnp.zeros(1)))

@@ -1,0 +1,38 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mmpareto_jax as mmp
+
+LOSSES = np.array([[1.0, 3.0, 2.0], [0.5, 2.9, 2.2], [0.4, 2.0, 2.1]])
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_three_steps_in_numpy(again):
+    """The logit of an objective that improves more is lowered."""
+    minimum = np.array([0.1, 0.0, -0.3])
+    rule = mmp.weightings.famo(optax.sgd(0.5), minimum=minimum)
+    state, logits = rule.init(3), np.zeros(3)
+    for step, losses in enumerate(LOSSES):
+        last = 0.9 * losses  # of the last batch, with the new parameters
+        if step:
+            after = last if again else losses
+            gain = np.log(LOSSES[step - 1] - minimum) - np.log(after - minimum)
+            z = softmax(logits)
+            logits = logits - 0.5 * z * (gain - z @ gain)
+        rates = softmax(logits) / (losses - minimum)
+        extra = {"last_batch_losses": jnp.asarray(last, jnp.float32)} if again else {}
+        weights, state = rule.weights(jnp.asarray(losses, jnp.float32), state, **extra)
+        np.testing.assert_allclose(weights, rates / rates.sum(), rtol=1e-5)
+    assert logits.argmin() == 0
+
+
+def test_mistakes():
+    rule = mmp.weightings.famo(minimum=[0.0])
+    with pytest.raises(ValueError, match=r"famo: preference .*\(2,\)"):
+        rule.weights(jnp.ones(2), rule.init(2))

@@ -1,0 +1,44 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mmpareto_jax as mmp
+
+
+def test_three_steps_in_numpy():
+    alpha, lr = 1.5, 0.1
+    rule = mmp.weightings.gradnorm(alpha, optimizer=optax.sgd(lr))
+    state, learned, first = rule.init(3), np.ones(3), None
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        norms, losses = rng.uniform(0.5, 2, size=(2, 3))
+        first = losses if first is None else first
+        gramian = jnp.diag(jnp.asarray(norms**2 / 4, jnp.float32))
+        weights, state = rule.weights(
+            gramian, state, losses=jnp.asarray(losses, jnp.float32), scale=2.0
+        )
+        np.testing.assert_allclose(weights, learned, rtol=1e-5)
+        rates = losses / first
+        goal = (learned * norms).mean() * (rates / rates.mean()) ** alpha
+        # d/dw_k of sum_k |w_k n_k - goal_k|, the goal held.
+        learned = learned - lr * np.sign(learned * norms - goal) * norms
+        learned = 3 * learned / learned.sum()
+    assert not np.allclose(learned, 1, atol=0.01)
+
+
+def test_weights_stay_positive():
+    rule = mmp.weightings.gradnorm(optimizer=optax.sgd(10.0))
+    state, gramian = rule.init(2), jnp.diag(jnp.array([100.0, 1.0]))
+    for _ in range(2):
+        weights, state = rule.weights(gramian, state, losses=jnp.ones(2), scale=1.0)
+    assert 0 < weights[0] < 0.01
+    np.testing.assert_allclose(weights.sum(), 2, rtol=1e-6)
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match="gradnorm: alpha must be finite and >= 0"):
+        mmp.weightings.gradnorm(-1.0)
+    tx = mmp.aggregate(mmp.weightings.gradnorm(), 2)
+    with pytest.raises(ValueError, match="gradnorm: needs the losses"):
+        tx.update(jnp.ones((2, 1)), tx.init(jnp.zeros(1)))

@@ -1,0 +1,23 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import mmpareto_jax as mmp
+
+
+def test_three_steps_in_numpy():
+    """The gradient of L e^-s / 2 + s / 2 is (1 - L e^-s) / 2."""
+    rule = mmp.weightings.uncertainty(optax.sgd(0.1))
+    state, s, losses = rule.init(2), np.zeros(2), np.array([0.5, 3.0])
+    for _ in range(3):
+        weights, state = rule.weights(jnp.asarray(losses, jnp.float32), state)
+        np.testing.assert_allclose(weights, 0.5 * np.exp(-s), rtol=1e-5)
+        s = s - 0.1 * 0.5 * (1 - losses * np.exp(-s))
+
+
+def test_settles_where_the_variance_is_the_loss():
+    rule = mmp.weightings.uncertainty(optax.sgd(0.5))
+    state, losses = rule.init(2), jnp.array([0.5, 3.0])
+    for _ in range(200):
+        weights, state = rule.weights(losses, state)
+    np.testing.assert_allclose(weights, 0.5 / losses, rtol=1e-4)
