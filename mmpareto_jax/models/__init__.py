@@ -14,6 +14,7 @@ from mmpareto_jax.models._multimodal import Encoder as Encoder
 from mmpareto_jax.models._multimodal import Fusion as Fusion
 from mmpareto_jax.models._multimodal import Interaction as Interaction
 from mmpareto_jax.models._multimodal import MultimodalClassifier as MultimodalClassifier
+from mmpareto_jax.models._multimodal import Outputs as Outputs
 from mmpareto_jax.models._multimodal import StagedEncoder as StagedEncoder
 from mmpareto_jax.models._resnet import ResNet18 as ResNet18
 from mmpareto_jax.models._torch import load_torch as load_torch

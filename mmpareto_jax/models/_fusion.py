@@ -1,5 +1,6 @@
 """Fusions: the features of all modalities to joint logits."""
 
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -67,6 +68,21 @@ class ConcatFusion(nnx.Module):
         check_widths(features, self.in_features, "ConcatFusion")
         return self.linear(jnp.concatenate(features, axis=-1))
 
+    def parts(self, features: Sequence[jax.Array]) -> list[jax.Array]:
+        """What each modality adds to the logits, with an equal share of the bias.
+
+        Args:
+            features: one array [B, in_features[m]] per modality m.
+
+        Returns:
+            One array [B, num_classes] per modality; their sum is the logits.
+        """
+        ends = list(itertools.accumulate(self.in_features))[:-1]
+        kernels = jnp.split(self.linear.kernel[...], ends)
+        assert self.linear.bias is not None
+        bias = self.linear.bias[...] / len(kernels)
+        return [x @ w + bias[None] for x, w in zip(features, kernels, strict=True)]
+
 
 class SumFusion(nnx.Module):
     r"""Late fusion: the sum of one linear map for each modality.
@@ -122,8 +138,19 @@ class SumFusion(nnx.Module):
             ValueError: if the number of arrays or one of their widths is another.
         """
         check_widths(features, self.in_features, "SumFusion")
-        first, *others = (f(x) for f, x in zip(self.linears, features, strict=True))
+        first, *others = self.parts(features)
         return sum(others, start=first)
+
+    def parts(self, features: Sequence[jax.Array]) -> list[jax.Array]:
+        """What each modality adds to the logits.
+
+        Args:
+            features: one array [B, in_features[m]] per modality m.
+
+        Returns:
+            One array [B, num_classes] per modality; their sum is the logits.
+        """
+        return [f(x) for f, x in zip(self.linears, features, strict=True)]
 
 
 class FiLMFusion(nnx.Module):
@@ -322,12 +349,22 @@ class CosineFusion(nnx.Module):
             ValueError: if the number of arrays or one of their widths is another.
         """
         check_widths(features, self.in_features, "CosineFusion")
-        votes = (
-            _unit(x, axis=-1) @ _unit(kernel[...], axis=0)
+        first, *others = self.parts(features)
+        return sum(others, start=first)
+
+    def parts(self, features: Sequence[jax.Array]) -> list[jax.Array]:
+        """What each modality adds to the logits.
+
+        Args:
+            features: one array [B, in_features[m]] per modality m.
+
+        Returns:
+            One array [B, num_classes] per modality; their sum is the logits.
+        """
+        return [
+            self.scale * (_unit(x, axis=-1) @ _unit(kernel[...], axis=0))
             for x, kernel in zip(features, self.kernels, strict=True)
-        )
-        first, *others = votes
-        return self.scale * sum(others, start=first)
+        ]
 
 
 def check_widths(

@@ -75,7 +75,7 @@ class MMTM(nnx.Module):
             raise ValueError(
                 f"MMTM: stages must be of 0 to {depth - 1}, got {self.stages}."
             )
-        self.joint_widths = None
+        self.joint_widths: tuple[int, ...] | None = None
         self.squeezes: nnx.List[nnx.Linear] = nnx.List()
         self.excitations: nnx.List[nnx.List[nnx.Linear]] = nnx.List()
         for stage in self.stages:
@@ -172,7 +172,7 @@ class CentralNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         depth = _depth(encoders, "CentralNet")
-        self.joint_widths = (features,)
+        self.joint_widths: tuple[int, ...] | None = (features,)
         self.gains = nnx.List(
             nnx.Param(jnp.ones((len(encoders) + 1,), param_dtype)) for _ in range(depth)
         )
@@ -209,8 +209,7 @@ class CentralNet(nnx.Module):
             central stream [B, features], in a list.
         """
         maps = _embed(encoders, inputs)
-        (width,) = self.joint_widths
-        central = jnp.zeros((len(inputs[0]), width))
+        central = jnp.zeros((len(inputs[0]), self.linears[0].in_features))
         for stage, linear in enumerate(self.linears):
             maps = _stage(encoders, stage, maps)
             own, *gains = self.gains[stage][...]
@@ -295,7 +294,7 @@ class BottleneckTokens(nnx.Module):
             raise ValueError(
                 f"BottleneckTokens: first must be of 0 to {depth - 1}, got {first}."
             )
-        self.joint_widths = None
+        self.joint_widths: tuple[int, ...] | None = None
         tokens = 0.02 * jax.random.normal(rngs.params(), (num_tokens, *widths))
         self.tokens = nnx.Param(tokens.astype(param_dtype))
 

@@ -1,7 +1,7 @@
 """Any number of modalities: encoders, what passes between them, a head for each."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ class Interaction(Protocol):
     joint_widths: tuple[int, ...] | None
 
     def __call__(
-        self, encoders: Sequence[Any], inputs: Sequence[jax.Array], /
+        self, encoders: Any, inputs: Any, /
     ) -> tuple[list[jax.Array], list[jax.Array]]:
         """Run the encoders.
 
@@ -78,6 +78,21 @@ class Interaction(Protocol):
             fusion sees.
         """
         ...
+
+
+class Outputs(NamedTuple):
+    """All that a forward pass gives.
+
+    Attributes:
+        logits: `joint` and every modality -> [B, num_classes].
+        features: modality -> [B, out_features].
+        parts: modality -> its part of the joint logits [B, num_classes], which is
+            their sum; empty where the fusion is not a sum over modalities.
+    """
+
+    logits: dict[str, jax.Array]
+    features: dict[str, jax.Array]
+    parts: dict[str, jax.Array]
 
 
 class MultimodalClassifier(nnx.Module):
@@ -190,10 +205,10 @@ class MultimodalClassifier(nnx.Module):
             own, seen = self.interaction(encoders, values)
         return dict(zip(self.modalities, own, strict=True)), seen
 
-    def __call__(
+    def outputs(
         self, inputs: Mapping[str, jax.Array], *, detach_unimodal: bool = False
-    ) -> dict[str, jax.Array]:
-        """Logits of all objectives.
+    ) -> Outputs:
+        """Logits, features, and what each modality adds to the joint logits.
 
         Args:
             inputs: modality -> what its encoder takes.
@@ -201,7 +216,7 @@ class MultimodalClassifier(nnx.Module):
                 features, but their losses do not reach the encoders.
 
         Returns:
-            `joint` and every modality -> [B, num_classes], float32 or wider.
+            The outputs; logits are float32 or wider.
 
         Raises:
             ValueError: if an encoder or the fusion refuses its input, or `inputs` has
@@ -212,7 +227,22 @@ class MultimodalClassifier(nnx.Module):
         for name, x in features.items():
             probed = jax.lax.stop_gradient(x) if detach_unimodal else x
             logits[name] = getattr(self, f"{name}_head")(probed)
-        return {
-            name: z.astype(jnp.promote_types(z.dtype, jnp.float32))
-            for name, z in logits.items()
-        }
+        parts = {}
+        additive = self.interaction is None or self.interaction.joint_widths is None
+        if additive and hasattr(self.fusion, "parts"):
+            parts = dict(zip(self.modalities, self.fusion.parts(seen), strict=True))
+        return Outputs(_wide(logits), features, _wide(parts))
+
+    def __call__(
+        self, inputs: Mapping[str, jax.Array], *, detach_unimodal: bool = False
+    ) -> dict[str, jax.Array]:
+        """Logits of all objectives: those of `outputs`."""
+        return self.outputs(inputs, detach_unimodal=detach_unimodal).logits
+
+
+def _wide(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """In float32 or wider, in the same order."""
+    return {
+        name: z.astype(jnp.promote_types(z.dtype, jnp.float32))
+        for name, z in arrays.items()
+    }

@@ -49,6 +49,16 @@ Method = Literal[
     "famo",
     "imtl-l",
     "rlw",
+    "ogm",
+    "ogm-ge",
+    "agm",
+    "pmr",
+    "mmcosine",
+    "g-blending",
+    "relearning",
+]
+Fusion = Literal[
+    "concat", "sum", "film", "gated", "cosine", "mmtm", "central", "bottleneck"
 ]
 
 
@@ -87,6 +97,14 @@ class Config:
     max_magnitude: float | None = _option(
         None, "MMPareto: upper limit of the magnitude factor"
     )
+    alpha: float | None = _option(
+        None, "strength of OGM, AGM or PMR, λ of Re-learning; otherwise their own"
+    )
+    encoder: Literal["cnn", "transformer"] = _option("cnn", "of each modality")
+    fusion: Fusion = _option(
+        "concat", "how the encoders meet; bottleneck needs --encoder transformer"
+    )
+    width: int = _option(64, "of the features; the CNN's layers have 1/4, 1/2 and 1/1")
     seed: int = _option(0, "of the parameters and the order of the examples")
     epochs: int = _option(15, "length of the run")
     steps: int | None = _option(None, "length of the run in steps, instead of epochs")
@@ -119,6 +137,12 @@ class Config:
         limit = self.max_magnitude
         finite = limit is None or 1 <= limit < math.inf
         _check("max_magnitude", limit, finite, "a finite number >= 1")
+        alpha = self.alpha
+        _check("alpha", alpha, alpha is None or 0 <= alpha < math.inf, "at least 0")
+        right = self.width > 0 and self.width % 4 == 0
+        _check("width", self.width, right, "a multiple of 4")
+        meets = self.fusion != "bottleneck" or self.encoder == "transformer"
+        _check("fusion", self.fusion, meets, "another one, or --encoder transformer")
         for name in ("gamma", "weight_decay", "visual_noise"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < math.inf, "a finite number >= 0")

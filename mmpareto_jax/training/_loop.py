@@ -156,6 +156,9 @@ def fit(
     )
     pending: dict[str, Any] = {}
     for step in range(start + 1, config.num_steps + 1):
+        epoch, within = divmod(step - 1, config.steps_per_epoch)
+        if program.between_epochs and epoch and not within:
+            state = program.between_epochs(state, config, epoch, arrays)
         state, values = program.step(state, next(batches))
         if pending:
             on_step(step - 1, pending)

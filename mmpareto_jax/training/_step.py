@@ -14,8 +14,13 @@ from flax import nnx
 import mmpareto_jax as mmp
 from mmpareto_jax.data import eval_batches
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._methods import optimizer
-from mmpareto_jax.training._tasks import Task, losses_and_correct
+from mmpareto_jax.training._methods import (
+    Epoch,
+    cross_entropies,
+    method_of,
+    optimizer,
+)
+from mmpareto_jax.training._tasks import Task, correct
 
 Batch = Mapping[str, Any]
 
@@ -28,12 +33,23 @@ class TrainState(NamedTuple):
       params: the model's ``nnx.Param`` state.
       rest: the rest of the model's state: BatchNorm statistics, random keys.
       opt_state: the optimiser's state.
+      memory: what the method keeps beside it.
     """
 
     step: jax.Array
     params: nnx.State[Any, Any]
     rest: nnx.State[Any, Any]
     opt_state: optax.OptState
+    memory: Any
+
+
+class Seen(NamedTuple):
+    """What a forward pass gives beside the losses that are differentiated."""
+
+    rest: nnx.State[Any, Any]
+    losses: dict[str, jax.Array]  # cross-entropies, whatever the method makes of them
+    correct: dict[str, jax.Array]
+    signals: dict[str, Any]
 
 
 class Program(NamedTuple):
@@ -48,6 +64,8 @@ class Program(NamedTuple):
       features: (state, arrays) -> encoder -> features [N, D] of all examples.
       restart: (seed, learning rate) -> the state before the first step of another run
         of the same program; nothing is compiled for it.
+      between_epochs: None, or (state, run's config, epochs done, arrays) -> state: what
+        the method does before every epoch but the first.
     """
 
     groups: mmp.ObjectiveGroups
@@ -56,6 +74,9 @@ class Program(NamedTuple):
     evaluate: Callable[[TrainState, Mapping[str, Any]], dict[str, float]]
     features: Callable[[TrainState, Mapping[str, Any]], dict[str, np.ndarray]]
     restart: Callable[[int, float], TrainState]
+    between_epochs: (
+        Callable[[TrainState, Config, int, Mapping[str, Any]], TrainState] | None
+    )
 
 
 def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
@@ -64,37 +85,48 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     With `plain` the losses are summed before they are differentiated, by jax alone:
     what a method is timed against.
     """
+    method = method_of(config)
     model = task.make_model(nnx.Rngs(config.seed))
     graphdef, variables = nnx.split(model)
     params, rest = nnx.split_state(variables, nnx.Param, ...)
     model.eval()
     eval_graphdef = nnx.graphdef(model)
 
-    def losses_fn(params: Any, rest: Any, batch: Batch) -> Any:
+    def losses_fn(params: Any, rest: Any, memory: Any, batch: Batch) -> Any:
         model = nnx.merge(graphdef, params, rest, copy=True)
-        losses, correct = losses_and_correct(task.logits(model, batch), batch["label"])
-        return losses, (nnx.state(model, nnx.Not(nnx.Param)), correct)
+        outputs, label = task.outputs(model, batch), batch["label"]
+        seen = Seen(
+            nnx.state(model, nnx.Not(nnx.Param)),
+            cross_entropies(outputs, label),
+            correct(outputs, label),
+            method.signals(outputs, label),
+        )
+        return method.losses(outputs, label, memory), seen
 
     example = {k: x[: config.batch_size] for k, x in task.arrays["train"].items()}
-    groups = mmp.objective_groups(losses_fn, params, rest, example, has_aux=True)
+    shapes = nnx.eval_shape(task.outputs, model, example)
+    memory = method.memory(shapes)
+    groups = mmp.objective_groups(
+        losses_fn, params, rest, memory, example, has_aux=True
+    )
     value_and_grads = mmp.value_and_objective_grads(
         losses_fn, groups, has_aux=True, pullback=config.pullback
     )
     if plain:
         groups = mmp.ObjectiveGroups.from_prefixes({"": ("sum",)})
         value_and_grads = _gradient_of_the_sum(losses_fn)
-    tx = optimizer(groups, config)
+    tx = optimizer(method, groups, config)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
-        (losses, (rest, correct)), grads = value_and_grads(
-            state.params, state.rest, batch
+        (losses, seen), grads = value_and_grads(
+            state.params, state.rest, state.memory, batch
         )
         updates, opt_state = tx.update(
-            grads, state.opt_state, state.params, losses=losses
+            grads, state.opt_state, state.params, losses=losses, **seen.signals
         )
         params = optax.apply_updates(state.params, updates)
-        metrics = {f"loss/{k}": x for k, x in losses.items()}
-        metrics |= {f"accuracy/{k}": jnp.mean(x) for k, x in correct.items()}
+        metrics = {f"loss/{k}": x for k, x in seen.losses.items()}
+        metrics |= {f"accuracy/{k}": jnp.mean(x) for k, x in seen.correct.items()}
         for group, values in mmp.diagnostics(opt_state).items():
             for key in ("cosine", "conflict", "magnitude"):
                 if key in values:
@@ -104,14 +136,15 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
                 if "weights" in values:
                     share = values["weights"][k] / jnp.sum(values["weights"])
                     metrics[f"{group}/weight/{name}"] = share
-        return TrainState(state.step + 1, params, rest, opt_state), metrics
+        after = TrainState(state.step + 1, params, seen.rest, opt_state, state.memory)
+        return after, metrics
 
     def evaluate_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
         model = nnx.merge(eval_graphdef, params, rest, copy=True)
-        logits, mask = task.logits(model, batch), batch["mask"]
-        _, correct = losses_and_correct(logits, batch["label"])
-        sums = {f"accuracy/{k}": jnp.sum(x * mask) for k, x in correct.items()}
-        for name, z in logits.items():
+        outputs, mask = task.outputs(model, batch), batch["mask"]
+        right = correct(outputs, batch["label"])
+        sums = {f"accuracy/{k}": jnp.sum(x * mask) for k, x in right.items()}
+        for name, z in outputs.logits.items():
             each = optax.softmax_cross_entropy_with_integer_labels(z, batch["label"])
             sums[f"loss/{name}"] = jnp.sum(each * mask)
         return sums
@@ -127,7 +160,7 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     @jax.jit
     def features_of_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
         model = nnx.merge(eval_graphdef, params, rest, copy=True)
-        return task.features(model, batch)
+        return task.outputs(model, batch).features
 
     def features(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
         size = len(arrays["label"])
@@ -139,11 +172,28 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         variables = nnx.state(task.make_model(nnx.Rngs(seed)))
         params, rest = nnx.split_state(variables, nnx.Param, ...)
         opt_state = optax.tree.set(tx.init(params), peak=jnp.asarray(lr))
-        return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state)
+        # A memory of its own: the first step takes it.
+        fresh = method.memory(shapes)
+        return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, fresh)
 
-    state = TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params))
-    step_fn = jax.jit(step, donate_argnums=0)
-    return Program(groups, state, step_fn, evaluate, features, restart)
+    def between_epochs(
+        state: TrainState, run: Config, number: int, arrays: Mapping[str, Any]
+    ) -> TrainState:
+        assert method.between_epochs is not None
+        first = restart(run.seed, run.lr).params
+        epoch = Epoch(number, run, arrays, evaluate, features, first)
+        after: TrainState = method.between_epochs(state, epoch)
+        return after
+
+    return Program(
+        groups,
+        TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params), memory),
+        jax.jit(step, donate_argnums=0),
+        evaluate,
+        features,
+        restart,
+        between_epochs if method.between_epochs else None,
+    )
 
 
 def _gradient_of_the_sum(losses_fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -43,7 +43,8 @@ def change(before, state):
 def test_every_rule_of_the_library_is_a_method():
     rules = {name for name in vars(mmp.weightings) if name.islower()}
     names = {name.replace("_", "-") for name in rules if name[0] != "_"}
-    ours = {"joint", "uniform-gamma", "pareto"}
+    ours = {"joint", "uniform-gamma", "pareto", "ogm", "ogm-ge", "agm", "pmr"}
+    ours |= {"mmcosine", "g-blending", "relearning"}
     assert set(get_args(Method)) == (names | ours) - {"constant"}
 
 

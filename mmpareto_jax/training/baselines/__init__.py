@@ -1,0 +1,21 @@
+"""Methods against modality imbalance that the literature compares with.
+
+Those that change gradients are Optax transformations, after the combination and before
+the optimiser; those that change the loss are functions of the model's outputs; those
+that act between epochs are functions of a state.
+"""
+
+from mmpareto_jax.training.baselines._blending import Blending as Blending
+from mmpareto_jax.training.baselines._blending import blend as blend
+from mmpareto_jax.training.baselines._blending import no_blending as no_blending
+from mmpareto_jax.training.baselines._modulation import agm as agm
+from mmpareto_jax.training.baselines._modulation import ogm as ogm
+from mmpareto_jax.training.baselines._prototypes import class_means as class_means
+from mmpareto_jax.training.baselines._prototypes import (
+    prototype_losses as prototype_losses,
+)
+from mmpareto_jax.training.baselines._relearning import purity as purity
+from mmpareto_jax.training.baselines._relearning import (
+    relearning_strength as relearning_strength,
+)
+from mmpareto_jax.training.baselines._relearning import soft_reset as soft_reset

@@ -1,0 +1,73 @@
+"""G-Blending: losses weighted by how much they generalise for what they overfit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Blending(NamedTuple):
+    """What G-Blending remembers.
+
+    Attributes:
+      weights: objective -> its weight; their sum is K.
+      train: objective -> the training loss at the last estimate; 0 before the first.
+      validation: objective -> the validation loss then.
+    """
+
+    weights: dict[str, jax.Array]
+    train: dict[str, jax.Array]
+    validation: dict[str, jax.Array]
+
+
+def no_blending(objectives: tuple[str, ...]) -> Blending:
+    """Equal weights, and nothing to compare with yet."""
+
+    def each(value: float) -> dict[str, jax.Array]:
+        return {k: jnp.full((), value) for k in objectives}
+
+    return Blending(each(1.0), each(0.0), each(0.0))
+
+
+def blend(
+    memory: Blending, train: Mapping[str, float], validation: Mapping[str, float]
+) -> Blending:
+    r"""New weights from the losses now and at the last estimate.
+
+    .. math:: w_k \propto \frac{G_k}{O_k^2}, \qquad G_k = L^V_{k,0} - L^V_{k,1}, \qquad
+        O_k = (L^V_{k,1} - L^T_{k,1}) - (L^V_{k,0} - L^T_{k,0})
+
+    An objective whose validation loss has risen gets the weight 0; if all have, the
+    weights stay. The paper estimates G and O from runs of each modality alone; here
+    they come from the run itself, so a modality is seen as the joint model trains it.
+
+    Args:
+      memory: of the last estimate.
+      train: objective -> loss on the training split now.
+      validation: objective -> loss on the validation split now.
+
+    Returns:
+      The memory with new weights; at the first estimate they stay equal.
+
+    References:
+      Wang, Tran & Feiszli, What Makes Training Multi-Modal Classification Networks
+      Hard?, CVPR 2020, https://arxiv.org/abs/1905.12681, equation 4 and algorithm 2.
+    """
+    now = [{k: jnp.asarray(float(x[k])) for k in train} for x in (train, validation)]
+    after = memory._replace(train=now[0], validation=now[1])
+    if not any(float(x) for x in memory.validation.values()):
+        return after
+    raw = {}
+    for k in train:
+        gain = float(memory.validation[k]) - validation[k]
+        gap, before = validation[k] - train[k], memory.validation[k] - memory.train[k]
+        # Without overfitting the ratio is infinite; this bounds it.
+        raw[k] = max(gain, 0.0) / max((gap - float(before)) ** 2, 1e-6)
+    total = sum(raw.values())
+    if total == 0:
+        return after
+    scale = len(raw) / total
+    return after._replace(weights={k: jnp.asarray(scale * x) for k, x in raw.items()})
