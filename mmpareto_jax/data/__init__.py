@@ -1,5 +1,9 @@
 """Data sources and the input pipeline."""
 
+from ._augment import augmentation as augmentation
+from ._augment import crop_box as crop_box
+from ._augment import middle_frames as middle_frames
+from ._augment import random_frames as random_frames
 from ._av_digits import AVClips as AVClips
 from ._av_digits import AVDigits as AVDigits
 from ._av_digits import Split as Split

@@ -1,11 +1,12 @@
 """Batches from arrays: shuffled and endless for training, in order for evaluation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import grain
 import numpy as np
 
 Batch = dict[str, np.ndarray]
+Transform = Callable[[Batch, list[np.random.Generator]], Batch]
 
 
 def train_batches(
@@ -14,6 +15,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    transform: Transform | None = None,
 ) -> Iterator[Batch]:
     """Endless batches in an order fixed by the seed, from any step.
 
@@ -28,6 +30,9 @@ def train_batches(
       batch_size: B, at most N.
       seed: 0 to 2³² - 1.
       start_step: Batches to skip, at no cost.
+      transform: ``(batch, generators) -> batch``, with a random generator for each
+        example that depends on (seed, epoch, row) alone. Two batches ahead are then
+        made in the background.
 
     Returns:
       An iterator over name → ``[B, ...]``.
@@ -69,18 +74,22 @@ def train_batches(
         .batch(batch_size, drop_remainder=True)
         .repeat()
     )
-    return _gather(arrays, rows, start_step)
+    if transform is None:
+        # No prefetch threads: a gather of a batch from memory takes microseconds.
+        return (_take(arrays, rows[t]) for t in range(start_step, len(rows)))
+
+    def make(step: int, index: np.ndarray) -> Batch:
+        epoch = step // (size // batch_size)
+        rngs = [np.random.default_rng([seed, epoch, row]) for row in index]
+        return transform(_take(arrays, index), rngs)
+
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    batches = rows.map_with_index(make).slice(slice(start_step, len(rows)))
+    return iter(batches.to_iter_dataset(options))
 
 
-def _gather(
-    arrays: Mapping[str, np.ndarray],
-    rows: "grain.MapDataset[np.ndarray]",
-    start_step: int,
-) -> Iterator[Batch]:
-    # No prefetch threads: a gather of a batch from memory takes microseconds.
-    for step in range(start_step, len(rows)):
-        index = rows[step]
-        yield {name: array[index] for name, array in arrays.items()}
+def _take(arrays: Mapping[str, np.ndarray], index: np.ndarray) -> Batch:
+    return {name: array[index] for name, array in arrays.items()}
 
 
 def eval_batches(
