@@ -1,4 +1,4 @@
-"""The command ``mmpareto``: train, evaluate, plot, compare.
+"""The command ``mmpareto``: train, evaluate, plot, compare, prepare.
 
 Heavy imports are inside the commands, so that ``--help`` and mistakes answer at once.
 """
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import importlib.util
 import sys
 import types
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "evaluate": _evaluate,
             "plot": _plot,
             "compare": _compare,
+            "prepare": _prepare,
         }
         code: int = run[command](arguments)
     except SystemExit as stop:  # argparse has printed its line or its help
@@ -133,9 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--lr-grid",
         type=_listed(float),
-        default=(0.02, 0.05, 0.1),
+        default=(0.05, 0.1, 0.2, 0.4),
         metavar="X,Y,...",
-        help="each method gets the best one on validation (default: 0.02,0.05,0.1)",
+        help="each method gets the best one on validation (default: 0.05,0.1,0.2,0.4)",
     )
     compare.add_argument(
         "--seeds", type=int, default=10, help="final runs of a method (default: 10)"
@@ -160,6 +162,32 @@ def _parser() -> argparse.ArgumentParser:
     for field in dataclasses.fields(Config):
         if field.name not in ("task", "method", "lr", "seed"):
             _add_flag(compare, field, hints[field.name])
+
+    prepare = commands.add_parser(
+        "prepare",
+        help="decode a published data set into one compact form",
+        allow_abbrev=False,
+    )
+    prepare.add_argument("name", choices=typing.get_args(Task)[1:])
+    prepare.add_argument(
+        "--raw", metavar="DIR", help="the published files (colored-digits: or nothing)"
+    )
+    prepare.add_argument("--out", metavar="DIR", required=True, help="where to write")
+    prepare.add_argument(
+        "--workers", type=int, default=2, help="processes (default: 2)"
+    )
+    prepare.add_argument(
+        "--split",
+        choices=("actor", "literature"),
+        help="crema-d: nobody in two splits (default), or that of the csv files",
+    )
+    prepare.add_argument("--size", type=int, help="of the frames (default: 224)")
+    prepare.add_argument(
+        "--candidates",
+        type=int,
+        help="frames from each part of a clip, of which training draws one",
+    )
+    prepare.add_argument("--seed", type=int, help="of the split (default: 0)")
     return parser
 
 
@@ -278,6 +306,51 @@ def _compare(arguments: dict[str, Any]) -> int:
     print("  comparison.json  runs.jsonl  runs.csv  table.md")
     print(f"  figures/: {'  '.join(path.name for path in figures)}")
     return 0
+
+
+def _prepare(arguments: dict[str, Any]) -> int:
+    name, raw, out = (arguments.pop(k) for k in ("name", "raw", "out"))
+    workers = arguments.pop("workers")
+    if workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {workers}")
+    given = {k: v for k, v in arguments.items() if v is not None}
+    from mmpareto_jax.data.sources import options_of, plan_of, prepare
+
+    for option in given:
+        if option not in options_of(name):
+            raise ValueError(f"--{option}: {name} has no such option")
+    plan = plan_of(name, raw, **given)
+    with _prepare_bar() as progress:
+        prepared = prepare(plan, out, workers=workers, progress=progress)
+    index = prepared.index
+    for split, counts in index["counts"].items():
+        each = ", ".join(f"{k} {n}" for k, n in list(counts.items())[:12])
+        more = ", ..." if len(counts) > 12 else ""
+        print(f"{split}: {sum(counts.values())} examples ({each}{more})")
+    print(f"left out: {index['left_out']}; the reasons are in {out}/report.json")
+    digest = hashlib.sha256("".join(index["sha256"].values()).encode()).hexdigest()
+    print(f"checksum of all arrays: {digest[:16]}")
+    print(f"To train: mmpareto train {name} --data {out}")
+    return 0
+
+
+@contextlib.contextmanager
+def _prepare_bar() -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(console=console) as bar:
+        task = bar.add_task("decoding", total=None)
+
+        def progress(done: int, total: int, left_out: int) -> None:
+            what = f"decoding, {left_out} left out"
+            bar.update(task, completed=done, total=total, description=what)
+
+        yield progress
 
 
 def _step_times(comparison: Any, workdir: Any) -> dict[str, float]:

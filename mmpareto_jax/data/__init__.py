@@ -14,5 +14,6 @@ from ._features import log_mel as log_mel
 from ._features import mel_filterbank as mel_filterbank
 from ._features import power_spectrogram as power_spectrogram
 from ._features import standardise as standardise
+from ._pipeline import Transform as Transform
 from ._pipeline import eval_batches as eval_batches
 from ._pipeline import train_batches as train_batches

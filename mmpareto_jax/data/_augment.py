@@ -6,25 +6,28 @@ import concurrent.futures
 import functools
 import os
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from ._pipeline import Batch, Transform
 
+_Array = TypeVar("_Array", bound=Any)
 _AREA, _LOG_RATIO = (0.08, 1.0), float(np.log(4 / 3))
 
 
-def middle_frames(frames: np.ndarray) -> np.ndarray:
+def middle_frames(frames: _Array) -> _Array:
     """The middle candidate of every part, as for evaluation.
 
     Args:
-      frames: [B, parts, candidates, H, W, C].
+      frames: [B, parts, candidates, H, W, C], of numpy or jax.
 
     Returns:
       [B, parts, H, W, C]; the earlier of two middles.
     """
-    return frames[:, :, (frames.shape[2] - 1) // 2]
+    middle: _Array = frames[:, :, (frames.shape[2] - 1) // 2]
+    return middle
 
 
 def crop_box(

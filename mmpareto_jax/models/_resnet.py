@@ -139,7 +139,7 @@ class ResNet18(nnx.Module):
     ):
         self.in_channels = in_channels
         self.out_features = 512
-        self.stage_widths = (64, 128, 256, 512)
+        self.stage_widths: tuple[int, ...] = (64, 128, 256, 512)
 
         def stage(
             in_features: int, out_features: int, stride: int

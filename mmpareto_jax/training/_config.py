@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import tomllib
@@ -14,7 +15,14 @@ from typing import Any, Literal
 
 # This module is read for `mmpareto --help`, so it imports nothing heavy.
 
-Task = Literal["av-digits"]
+Task = Literal[
+    "av-digits",
+    "crema-d",
+    "kinetics-sounds",
+    "colored-digits",
+    "modelnet40",
+    "ucf-101",
+]
 Method = Literal[
     "joint",
     "uniform",
@@ -83,6 +91,9 @@ class Config:
     """
 
     task: Task = _option("av-digits", "what to learn")
+    data: str | None = _option(
+        None, "directory that mmpareto prepare wrote; av-digits needs none"
+    )
     method: Method = _option("mmpareto", "how the objectives' gradients are combined")
     gamma: float = _option(1.5, "MMPareto's factor on the encoders' gradients")
     variant: Literal["paper", "official"] = _option(
@@ -100,7 +111,9 @@ class Config:
     alpha: float | None = _option(
         None, "strength of OGM, AGM or PMR, λ of Re-learning; otherwise their own"
     )
-    encoder: Literal["cnn", "transformer"] = _option("cnn", "of each modality")
+    encoder: Literal["default", "cnn", "transformer", "resnet18"] = _option(
+        "default", "of each modality: a small CNN for digits, else ResNet-18"
+    )
     fusion: Fusion = _option(
         "concat", "how the encoders meet; bottleneck needs --encoder transformer"
     )
@@ -117,20 +130,35 @@ class Config:
     weight_decay: float = _option(1e-4, "added after the combination, as in the paper")
     dtype: Literal["float32", "bfloat16"] = _option("float32", "of the computation")
     pullback: Literal["unroll", "vmap"] = _option("unroll", "of the gradient engine")
-    train_examples: int = _option(1000, "size of the training split")
+    train_examples: int | None = _option(
+        None, "size of the training split; default: 1000 av-digits, else all there are"
+    )
     audio_snr_db: float = _option(3.0, "noise on the spoken digit, dB")
     visual_noise: float = _option(0.3, "noise on the written digit, standard deviation")
     visual_occlusion: int = _option(3, "side of the hidden square, pixels of 8")
+    modalities: int = _option(2, "of av-digits; 3: a second image of the digit")
+    visual_label_noise: float = _option(
+        0.0, "share of training examples with an image of a random digit"
+    )
+    contradiction: float = _option(
+        0.0, "share of examples that show one digit and say another; either is right"
+    )
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), hints[field.name])
-        for name in ("epochs", "batch_size", "train_examples"):
+        for name in ("epochs", "batch_size"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        given = self.train_examples
+        _check("train_examples", given, given is None or given >= 1, "at least 1")
+        needed = self.task != "av-digits"
+        there = (self.data is not None) == needed
+        expected = "the directory of prepared data" if needed else "nothing"
+        _check("data", self.data, there, f"{expected} for {self.task}")
         _check("steps", self.steps, self.steps is None or self.steps >= 1, "at least 1")
         _check("seed", self.seed, 0 <= self.seed < 2**31, "0 to 2**31 - 1")
-        fits = self.batch_size <= self.train_examples
+        fits = self.batch_size <= self.num_train
         _check("batch_size", self.batch_size, fits, "at most train_examples")
         _check("lr", self.lr, 0 < self.lr < math.inf, "a finite number > 0")
         _check("momentum", self.momentum, 0 <= self.momentum < 1, "0 <= momentum < 1")
@@ -143,14 +171,25 @@ class Config:
         _check("width", self.width, right, "a multiple of 4")
         meets = self.fusion != "bottleneck" or self.encoder == "transformer"
         _check("fusion", self.fusion, meets, "another one, or --encoder transformer")
+        _check("modalities", self.modalities, self.modalities in (2, 3), "2 or 3")
+        for name in ("visual_label_noise", "contradiction"):
+            share = getattr(self, name)
+            _check(name, share, 0 <= share <= 1, "0 to 1")
         for name in ("gamma", "weight_decay", "visual_noise"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < math.inf, "a finite number >= 0")
 
     @property
+    def num_train(self) -> int:
+        """The number of training examples."""
+        if self.data is None:
+            return self.train_examples or 1000
+        return min(self.train_examples or 2**62, _prepared_size(self.data, self.task))
+
+    @property
     def steps_per_epoch(self) -> int:
         """Steps per pass over the training split, full batches only."""
-        return self.train_examples // self.batch_size
+        return self.num_train // self.batch_size
 
     @property
     def num_steps(self) -> int:
@@ -189,6 +228,18 @@ def load_config(path: str | Path) -> dict[str, Any]:
                 f"config {path}: unknown name {name!r}; known are {sorted(known)}"
             )
     return dict(values)
+
+
+@functools.lru_cache(maxsize=8)
+def _prepared_size(directory: str, task: str) -> int:
+    """Training examples of a prepared data set, without opening its arrays."""
+    try:
+        index = json.loads((Path(directory) / "index.json").read_text())
+        name, counts = index["dataset"], index["counts"]["train"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"data: {directory} holds no prepared data: {error}") from None
+    _check("data", directory, name == task, f"prepared data of {task}, not {name}")
+    return int(sum(counts.values()))
 
 
 def _check(name: str, value: Any, holds: bool, expected: str) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._checkpoint import Checkpoints, Which
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._metrics import Metrics, read_metrics
-from mmpareto_jax.training._step import Batch, Program, TrainState, make_program
-from mmpareto_jax.training._tasks import make_task
+from mmpareto_jax.training._step import Program, TrainState, make_program
+from mmpareto_jax.training._tasks import Task, make_task
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 
@@ -110,7 +110,7 @@ def train(
             state = fit(
                 program,
                 config,
-                task.arrays,
+                task,
                 state,
                 on_step=on_step,
                 on_pause=on_pause,
@@ -124,7 +124,7 @@ def train(
 def fit(
     program: Program,
     config: Config,
-    arrays: Mapping[str, Batch],
+    task: Task,
     state: TrainState,
     *,
     on_step: Callable[[int, dict[str, Any]], None],
@@ -136,7 +136,7 @@ def fit(
     Args:
       program: the compiled functions.
       config: length, batch size and seed of the run.
-      arrays: split -> name -> array [N, ...].
+      task: its data.
       state: where to begin.
       on_step: called with the number and the metrics of every step, one step late, so
         that the device never waits.
@@ -149,16 +149,17 @@ def fit(
     """
     start = int(state.step)
     batches = train_batches(
-        arrays["train"],
+        task.arrays["train"],
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start,
+        transform=task.transform,
     )
     pending: dict[str, Any] = {}
     for step in range(start + 1, config.num_steps + 1):
         epoch, within = divmod(step - 1, config.steps_per_epoch)
         if program.between_epochs and epoch and not within:
-            state = program.between_epochs(state, config, epoch, arrays)
+            state = program.between_epochs(state, config, epoch, task.arrays)
         state, values = program.step(state, next(batches))
         if pending:
             on_step(step - 1, pending)
@@ -168,8 +169,8 @@ def fit(
         if at_end or stop:
             on_step(step, pending)
             pending = {}
-            ended = program.evaluate(state, arrays["validation"]) if at_end else None
-            on_pause(state, ended)
+            held_out = task.arrays["validation"]
+            on_pause(state, program.evaluate(state, held_out) if at_end else None)
         if stop:
             break
     return state

@@ -65,7 +65,7 @@ def run_once(config: Config, *, cache: str | None = None) -> Record:
     last = fit(
         program,
         config,
-        task.arrays,
+        task,
         program.restart(config.seed, config.lr),
         on_step=on_step,
         on_pause=on_pause,

@@ -77,7 +77,7 @@ def famo(
         state: FAMOState,
         last_batch_losses: jax.Array | None = None,
     ) -> tuple[jax.Array, FAMOState]:
-        b = preference_of("famo", minimum, losses, default=0.0)
+        b = preference_of("famo", minimum, losses, default=0.0, argument="minimum")
         again = losses if last_batch_losses is None else last_batch_losses
         begun = jnp.any(state.losses != 0)
         before = jnp.where(begun, state.losses.astype(losses.dtype), again)

@@ -14,6 +14,7 @@ def preference_of(
     gramian: jax.Array,
     *,
     default: float,
+    argument: str = "preference",
 ) -> jax.Array:
     """The preference [K] in the Gramian's dtype; `default` for each if none is given.
 
@@ -26,7 +27,7 @@ def preference_of(
     vector = jnp.asarray(preference, gramian.dtype)
     if vector.shape != (num,):
         raise ValueError(
-            f"{name}: preference must have shape ({num},), one number for each of the "
+            f"{name}: {argument} must have shape ({num},), one number for each of the "
             f"group's objectives, got {vector.shape}."
         )
     return vector

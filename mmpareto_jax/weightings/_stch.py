@@ -47,7 +47,7 @@ def stch(
 
     def weights(losses: jax.Array, state: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         p = preference_of("stch", preference, losses, default=1.0 / len(losses))
-        z = preference_of("stch", ideal, losses, default=0.0)
+        z = preference_of("stch", ideal, losses, default=0.0, argument="ideal")
         return p * jax.nn.softmax(p * (losses - z) / mu), state
 
     return LossWeighting(lambda _: (), weights)

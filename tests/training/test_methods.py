@@ -31,7 +31,7 @@ def run(method, start=None, **options):
     fit(
         program,
         config,
-        task.arrays,
+        task,
         first if start is None else jax.tree.map(jnp.asarray, start),
         on_step=lambda _, x: metrics.append(jax.device_get(x)),
         on_pause=lambda state, _: kept.append(jax.device_get(state)),

@@ -34,5 +34,5 @@ def test_three_steps_in_numpy(again):
 
 def test_mistakes():
     rule = mmp.weightings.famo(minimum=[0.0])
-    with pytest.raises(ValueError, match=r"famo: preference .*\(2,\)"):
+    with pytest.raises(ValueError, match=r"famo: minimum .*\(2,\)"):
         rule.weights(jnp.ones(2), rule.init(2))

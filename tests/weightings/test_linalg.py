@@ -39,10 +39,10 @@ def test_eigen(case, x64):
 
 
 def test_small_eigenvalues_have_their_own_digits():
-    """In float32, of gradients from 1 to 1e-6 long; a plain solver gives noise."""
-    matrix = np.array([[1.0, 5e-7], [5e-7, 1e-12]])
+    """In float32, of gradients from 1 to 1e-8 long; a plain solver gives noise."""
+    matrix = np.array([[1.0, 5e-9], [5e-9, 1e-16]])  # 1e-16 - 5e-9² is left
     values, _, kept = eigen(jnp.asarray(matrix, jnp.float32))
-    np.testing.assert_allclose(np.sort(values)[0], 0.75e-12, rtol=1e-5)
+    np.testing.assert_allclose(np.sort(values)[0], 0.75e-16, rtol=1e-5)
     assert kept.all()
 
 
@@ -55,3 +55,9 @@ def test_psd_solve(case, x64):
     if case != "unequal":
         expected = np.linalg.pinv(matrix, rcond=1e-10) @ right
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_psd_solve_leaves_out_what_it_cannot_reach():
+    """It projects on (1, 1), eigenvalue 1; the nearest there to (3, 1) is (2, 2)."""
+    found = psd_solve(jnp.full((2, 2), 0.5), jnp.array([3.0, 1.0]))
+    np.testing.assert_allclose(found, [2, 2], rtol=1e-6)

@@ -8,18 +8,20 @@ import mmpareto_jax as mmp
 @pytest.mark.parametrize("strategy", ["reduce", "enlarge", "both"])
 @pytest.mark.parametrize("target", [0, 2])
 def test_three_steps_in_numpy(strategy, target):
-    relax, beta = 0.6, 0.5
+    relax, beta = 0.6, 0.8
     rule = mmp.weightings.metabalance(
         relax, beta=beta, strategy=strategy, target=target
     )
     state, means = rule.init(3), np.zeros(3)
-    for norms in ([1.0, 4.0, 2.0], [2.0, 4.0, 1.0], [1.0, 0.5, 3.0]):
+    steps = ([1.0, 4.0, 2.0], [2.0, 4.0, 1.0], [1.0, 0.5, 3.0])
+    # The means are of the true norms, so another scale at each step is no matter.
+    for norms, scale in zip(steps, (3.0, 0.5, 2.0), strict=True):
         means = beta * means + (1 - beta) * np.array(norms)
         ratio = means[target] / means
         changed = {"reduce": ratio < 1, "enlarge": ratio > 1, "both": ratio > 0}
         expected = np.where(changed[strategy], relax * ratio + 1 - relax, 1)
-        gramian = jnp.diag(jnp.array(norms) ** 2) / 9
-        weights, state = rule.weights(gramian, state, scale=3.0)
+        gramian = jnp.diag(jnp.array(norms) ** 2) / scale**2
+        weights, state = rule.weights(gramian, state, scale=scale)
         np.testing.assert_allclose(weights, expected, rtol=1e-5)
         assert weights[target] == 1
 

@@ -14,8 +14,10 @@ def test_orthogonal_gradients_weigh_by_inverse_square(num):
     assert state.gap < 1e-6
 
 
-def test_one_zero_gradient_stops_all():
-    weights, _ = mmp.weightings.mgda().weights(jnp.diag(jnp.array([1.0, 0.0])), ())
+@pytest.mark.parametrize("normalization", ["none", "l2"])
+def test_one_zero_gradient_stops_all(normalization):
+    rule = mmp.weightings.mgda(normalization)
+    weights, _ = rule.weights(jnp.diag(jnp.array([1.0, 0.0])), ())
     np.testing.assert_array_equal(weights, [0, 1])
 
 

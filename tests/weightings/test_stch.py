@@ -18,10 +18,16 @@ def test_is_the_derivative(mu):
     np.testing.assert_allclose(weights, jax.grad(smooth)(losses), rtol=1e-5)
 
 
+def test_by_default_equal_preferences_and_zero_ideals():
+    # p = 1/2, z = 0: softmax(0, log 3) = (1, 3) / 4, and half of it.
+    weights, _ = mmp.weightings.stch().weights(jnp.array([0.0, 2 * np.log(3)]), ())
+    np.testing.assert_allclose(weights, [1 / 8, 3 / 8], rtol=1e-6)
+
+
 def test_mistakes():
     for mu in (0.0, -1.0, np.inf):
         with pytest.raises(ValueError, match="stch: mu must be positive and finite"):
             mmp.weightings.stch(mu)
     for name in ("preference", "ideal"):
-        with pytest.raises(ValueError, match=r"stch: .*\(2,\)"):
+        with pytest.raises(ValueError, match=rf"stch: {name} .*\(2,\)"):
             mmp.weightings.stch(**{name: [1.0]}).weights(jnp.ones(2), ())

@@ -16,6 +16,13 @@ def test_coordinate_by_coordinate(trim):
     )
 
 
+def test_not_a_number_is_not_trimmed():
+    tx = mmp.aggregate(mmp.weightings.trimmed_mean(1), 3)
+    grads = jnp.array([[1.0, 5.0], [2.0, jnp.nan], [90.0, 6.0]])
+    updates, _ = tx.update(grads, tx.init(jnp.zeros(2)))
+    np.testing.assert_array_equal(updates, [2, np.nan])
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match="trimmed_mean: trim must be >= 0"):
         mmp.weightings.trimmed_mean(-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ def plan_of(name: str, raw: str | Path | None, **options: Any) -> Plan:
       name: one of ``NAMES``.
       raw: the directory of the published files; see the data set's own module for its
         layout. "colored-digits" takes None, for the digits of scikit-learn.
-      **options: of the data set's own function.
+      **options: of the data set's own function, see ``options_of``.
 
     Returns:
       The plan, for ``prepare``.
@@ -33,24 +35,29 @@ def plan_of(name: str, raw: str | Path | None, **options: Any) -> Plan:
     Raises:
       ValueError: an unknown name, or the directory does not have the layout.
     """
-    if name not in NAMES:
-        raise ValueError(f"plan_of: name: expected one of {NAMES}, got {name!r}")
-    # Each brings its own libraries; none is imported for the others.
-    from mmpareto_jax.data.sources import (
-        _colored_digits,
-        _crema_d,
-        _kinetics_sounds,
-        _modelnet40,
-        _ucf101,
-    )
-
-    plans: dict[str, Callable[..., Plan]] = {
-        "crema-d": _crema_d.plan,
-        "kinetics-sounds": _kinetics_sounds.plan,
-        "colored-digits": _colored_digits.plan,
-        "modelnet40": _modelnet40.plan,
-        "ucf-101": _ucf101.plan,
-    }
+    plan = _plan(name)
     if raw is None and name != "colored-digits":
         raise ValueError(f"plan_of: raw: {name} needs the directory of its files")
-    return plans[name](None if raw is None else Path(raw), **options)
+    if raw is not None and not Path(raw).is_dir():
+        raise ValueError(f"plan_of: raw: {raw} is no directory")
+    return plan(None if raw is None else Path(raw), **options)
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """The options that a data set has.
+
+    Example:
+      >>> options_of("crema-d")
+      ('split', 'candidates', 'size', 'seed')
+    """
+    return tuple(inspect.signature(_plan(name)).parameters)[1:]
+
+
+def _plan(name: str) -> Callable[..., Plan]:
+    if name not in NAMES:
+        raise ValueError(f"plan_of: name: expected one of {NAMES}, got {name!r}")
+    module = {"ucf-101": "ucf101"}.get(name, name.replace("-", "_"))
+    # Each brings its own libraries; none is imported for the others.
+    found = importlib.import_module(f"mmpareto_jax.data.sources._{module}")
+    plan: Callable[..., Plan] = found.plan
+    return plan

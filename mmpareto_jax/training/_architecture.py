@@ -1,0 +1,97 @@
+"""The model that a config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+
+from mmpareto_jax.models import (
+    MMTM,
+    BottleneckTokens,
+    CentralNet,
+    CosineFusion,
+    FiLMFusion,
+    Fusion,
+    GatedFusion,
+    Interaction,
+    MultimodalClassifier,
+    PatchTransformer,
+    ResNet18,
+    SmallCNN,
+    StagedEncoder,
+    SumFusion,
+)
+from mmpareto_jax.training._config import Config
+
+
+def make_classifier(
+    config: Config,
+    fusion: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    num_classes: int,
+    rngs: nnx.Rngs,
+) -> MultimodalClassifier:
+    """The model that a config asks for.
+
+    Args:
+      config: encoder, width and dtype.
+      fusion: the fusion or interaction, by the name of ``--fusion``.
+      shapes: modality -> [H, W, C] or [T, H, W, C] of an example.
+      num_classes: number of logits.
+      rngs: gives the keys.
+    """
+    encoders: dict[str, StagedEncoder] = {
+        name: _encoder(config, x, rngs) for name, x in shapes.items()
+    }
+    head, interaction = _meeting(
+        fusion, config.width, num_classes, list(encoders.values()), rngs
+    )
+    return MultimodalClassifier(
+        num_classes, encoders, fusion=head, interaction=interaction, rngs=rngs
+    )
+
+
+def _encoder(config: Config, shape: tuple[int, ...], rngs: nnx.Rngs) -> StagedEncoder:
+    dtype, width, kind = jnp.dtype(config.dtype), config.width, config.encoder
+    if kind == "default":
+        kind = "cnn" if config.task in ("av-digits", "colored-digits") else "resnet18"
+    if kind == "resnet18":
+        return ResNet18(shape[-1], dtype=dtype, rngs=rngs)
+    if kind == "cnn":
+        widths = (width // 4, width // 2, width)
+        return SmallCNN(shape[-1], widths, dtype=dtype, rngs=rngs)
+    # Four by four patches of an image; of a large one, patches of 16.
+    patch = tuple(n // 4 if n < 64 else 16 for n in shape[-3:-1])
+    return PatchTransformer(
+        shape, (patch[0], patch[1]), features=width, depth=3, dtype=dtype, rngs=rngs
+    )
+
+
+def _meeting(
+    name: str,
+    width: int,
+    classes: int,
+    encoders: Sequence[StagedEncoder],
+    rngs: nnx.Rngs,
+) -> tuple[Fusion | None, Interaction | None]:
+    """The fusion and the interaction of that name; None is the model's default."""
+    widths = [encoder.out_features for encoder in encoders]
+    match name:
+        case "sum":
+            return SumFusion(widths, classes, rngs=rngs), None
+        case "film":
+            return FiLMFusion(widths, classes, rngs=rngs), None
+        case "gated":
+            return GatedFusion(widths, classes, hidden=width, rngs=rngs), None
+        case "cosine":
+            return CosineFusion(widths, classes, rngs=rngs), None
+        case "mmtm":
+            return None, MMTM(encoders, rngs=rngs)
+        case "central":
+            return None, CentralNet(encoders, features=width, rngs=rngs)
+        case "bottleneck":
+            return None, BottleneckTokens(encoders, rngs=rngs)
+        case _:
+            return None, None
