@@ -17,5 +17,11 @@ from mmpareto_jax.training._summary import csv_text as csv_text
 from mmpareto_jax.training._summary import markdown as markdown
 from mmpareto_jax.training._summary import paired as paired
 from mmpareto_jax.training._summary import summarize as summarize
+from mmpareto_jax.training._sweep import SETTINGS as SETTINGS
+from mmpareto_jax.training._sweep import SweepRow as SweepRow
+from mmpareto_jax.training._sweep import draw_sweep as draw_sweep
+from mmpareto_jax.training._sweep import holm as holm
+from mmpareto_jax.training._sweep import sweep as sweep
+from mmpareto_jax.training._sweep import sweep_markdown as sweep_markdown
 from mmpareto_jax.training._tasks import make_task as make_task
 from mmpareto_jax.training._timing import step_times as step_times

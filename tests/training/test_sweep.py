@@ -1,0 +1,87 @@
+"""The sweep: its settings are valid, its rows right, its correction Holm's."""
+
+import dataclasses
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from mmpareto_jax.cli import main
+from mmpareto_jax.training import SETTINGS, Config, _compare, _sweep, holm, sweep
+
+
+def fake(config, cache=None):
+    """MMPareto gains where there are contradictions, and only there."""
+    gain = 0.05 * (config.method == "mmpareto") * (config.contradiction > 0)
+    noise = 0.001 * np.sin(7 * config.seed + len(config.method))
+    score = 0.5 + gain + noise + 0.01 * (config.lr == 0.1)
+    group = {"conflict": 0.1 + 0.2 * config.contradiction, "cosines": [1] * 40}
+    group |= {"magnitude": [1.0] * 5, "norms": {"joint": [1.0]}}
+    return {
+        "method": config.method,
+        "lr": config.lr,
+        "seed": config.seed,
+        "step": 1,
+        "validation": {"joint": score},
+        "test": {"joint": score},
+        "probe": {},
+        "groups": {"audio_encoder": group, "visual_encoder": group | {"conflict": 0.3}},
+    }
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    monkeypatch.setattr(_compare, "run_once", fake)
+
+    def in_this_process(*args, workers, **options):
+        return _compare.compare(*args, **options)
+
+    monkeypatch.setattr(_sweep, "compare", in_this_process)
+
+
+def test_every_setting_is_a_valid_config():
+    for change in SETTINGS.values():
+        dataclasses.replace(Config(), **change)
+
+
+def test_rows(faked, tmp_path):
+    names = ("as it is", "contradictions 60 %", "three modalities")
+    plain, gained, three = sweep(Config(), tmp_path, settings=names)
+    assert [plain.setting, gained.setting, three.setting] == list(names)
+    np.testing.assert_allclose(gained.difference.mean, 5.0, atol=0.2)
+    np.testing.assert_allclose(gained.ours - gained.control, gained.difference.mean)
+    assert abs(plain.difference.mean) < 0.2
+    np.testing.assert_allclose(plain.conflict, 0.2)
+    np.testing.assert_allclose(gained.conflict, (0.1 + 0.12 + 0.3) / 2)
+    assert gained.corrected < 0.001
+    assert (tmp_path / "contradictions-60-percent" / "runs.jsonl").exists()
+
+
+def test_the_command(faked, tmp_path, capsys):
+    arguments = ["sweep", "--seeds", "3", "--workdir", str(tmp_path)]
+    assert main([*arguments, "--settings", "as it is,FiLM"]) == 0
+    out = capsys.readouterr().out
+    assert "| FiLM | 20.0 | " in out
+    assert "Holm's correction for 2 settings" in out
+    assert (tmp_path / "table.md").read_text() in out
+    image = matplotlib.image.imread(tmp_path / "map.png")
+    assert image.std() > 0.05
+
+
+def test_holm():
+    p = [0.01, 0.5, 0.02, 0.9]
+    np.testing.assert_allclose(holm(p), [0.04, 1.0, 0.06, 1.0])
+    assert holm([0.2]) == [0.2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--settings", "no"], "settings: expected some of"),
+        (["--workers", "0"], "--workers: expected at least 1"),
+        (["--seeds", "1"], "seeds: expected at least 2"),
+    ],
+)
+def test_mistakes(arguments, message, tmp_path, capsys):
+    assert main(["sweep", "--workdir", str(tmp_path), *arguments]) == 2
+    assert message in capsys.readouterr().err
