@@ -42,7 +42,7 @@ def draw_comparison(
     figures = {
         "accuracy": _accuracy(rows, titles),
         "cosines": _per_group(final, _cosines, "cosine of the gradients", "share"),
-        "norms": _per_group(final, _norms, "epoch", "norm of the gradient"),
+        "norms": _per_group(final, _norms, "epoch", "gradient norm: joint –, own ‑ ‑"),
         "magnitude": _per_group(final, _magnitude, "quantile", "mean weight (γλ)"),
         "sharpness": _sharpness(final),
     }
@@ -81,7 +81,10 @@ def _per_group(
     groups = list(
         {g: None for runs in final.values() for r in runs for g in r["groups"]}
     )
-    figure = Figure(figsize=(5 * max(1, len(groups)), 3.8), layout="constrained")
+    figure = Figure(
+        figsize=(4.4 * max(1, len(groups)) + 1.6, 3.8), layout="constrained"
+    )
+    handles: dict[str, Any] = {}
     for i, group in enumerate(groups):
         axis = figure.add_subplot(1, len(groups), i + 1)
         for number, (method, runs) in enumerate(final.items()):
@@ -89,8 +92,19 @@ def _per_group(
             if own:
                 draw(axis, method, own, f"C{number % 10}")
         axis.set(title=group, xlabel=xlabel, ylabel=ylabel)
-        axis.legend(fontsize="x-small")
+        lines, labels = axis.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    _legend(figure, handles)
     return figure
+
+
+def _legend(figure: Figure, handles: Mapping[str, Any]) -> None:
+    """One for all panels, beside them: it hides no curve."""
+    if handles:
+        lines, labels = list(handles.values()), list(handles)
+        figure.legend(
+            lines, labels, loc="outside right upper", frameon=False, fontsize="small"
+        )
 
 
 def _cosines(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
@@ -103,7 +117,8 @@ def _cosines(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
 def _norms(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
     for style, objective in zip(("-", "--", ":", "-."), own[0]["norms"], strict=False):
         mean = np.mean([g["norms"][objective] for g in own], axis=0)
-        label = f"{method}, {objective}"
+        # Dashed: the modality's own objective, whatever its name.
+        label = method if style == "-" else None
         axis.plot(np.arange(1, len(mean) + 1), mean, style, label=label, color=color)
     axis.set_yscale("log")
 
@@ -112,10 +127,11 @@ def _magnitude(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
     values = np.mean([g["magnitude"] for g in own], axis=0)
     axis.plot(range(len(values)), values, "o-", label=method, color=color)
     axis.set_xticks(range(len(values)), ["0", "0.5", "0.9", "0.99", "1"])
+    axis.set_yscale("log")
 
 
 def _sharpness(final: Mapping[str, Sequence[Record]]) -> Figure:
-    figure = Figure(figsize=(5, 3.8), layout="constrained")
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
     axis = figure.add_subplot()
     for method, runs in final.items():
         curves = [r["sharpness"] for r in runs if "sharpness" in r]
@@ -127,5 +143,6 @@ def _sharpness(final: Mapping[str, Sequence[Record]]) -> Figure:
         ylabel="main training loss",
         yscale="log",
     )
-    axis.legend(fontsize="x-small")
+    lines, labels = axis.get_legend_handles_labels()
+    _legend(figure, dict(zip(labels, lines, strict=True)))
     return figure
