@@ -63,7 +63,7 @@ def sweep(
     settings: Sequence[str] = tuple(SETTINGS),
     lr_grid: tuple[float, ...] = (0.05, 0.1, 0.2),
     seeds: int = 8,
-    tune_seeds: int = 2,
+    tune_seeds: int = 1,
     workers: int = 2,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[SweepRow]:
