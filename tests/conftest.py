@@ -12,3 +12,10 @@ def x64():
     """Float64 for the duration of one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """What a module compiled goes with it: all of them together are gigabytes."""
+    yield
+    jax.clear_caches()

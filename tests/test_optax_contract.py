@@ -50,7 +50,10 @@ PARAMS = {
 @pytest.fixture(scope="module", params=RULES)
 def rule(request):
     """Of module scope, so that one worker runs all tests of a rule in a row."""
-    return request.param
+    yield request.param
+    for cached in (compiled, scanned_on_one_device, traced):
+        cached.cache_clear()
+    jax.clear_caches()
 
 
 def weighting(name):
