@@ -10,6 +10,7 @@ from mmpareto_jax.models._fusion import SumFusion as SumFusion
 from mmpareto_jax.models._interaction import MMTM as MMTM
 from mmpareto_jax.models._interaction import BottleneckTokens as BottleneckTokens
 from mmpareto_jax.models._interaction import CentralNet as CentralNet
+from mmpareto_jax.models._interaction import Control as Control
 from mmpareto_jax.models._multimodal import Encoder as Encoder
 from mmpareto_jax.models._multimodal import Fusion as Fusion
 from mmpareto_jax.models._multimodal import Interaction as Interaction

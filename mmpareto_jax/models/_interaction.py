@@ -11,6 +11,10 @@ from mmpareto_jax.models._layers import global_mean
 from mmpareto_jax.models._multimodal import StagedEncoder
 
 
+class Control(nnx.Variable[jax.Array]):
+    """A number that a training method sets and no gradient reaches."""
+
+
 class MMTM(nnx.Module):
     r"""Multimodal transfer modules: every modality rescales the others' channels.
 
@@ -22,6 +26,10 @@ class MMTM(nnx.Module):
         x^m \leftarrow 2 \sigma(h W_m + b_m) \odot x^m.
 
     A unimodal loss reaches the other encoders up to the last exchange.
+
+    For balanced learning (Wu et al., 2022) one modality can be cut off in training:
+    where `care` is its number, its gates are the running means of all batches before
+    and this one, so that nothing of the others reaches it.
 
     Args:
         encoders: the encoders, in the order of the call; of equally many stages.
@@ -35,6 +43,12 @@ class MMTM(nnx.Module):
         stages: where the exchanges are.
         squeezes: W, b of every exchange.
         excitations: W_m, b_m of every exchange and modality.
+        means: running means of the gates, `flax.nnx.BatchStat` [channels] of every
+            exchange and modality.
+        count: batches in them.
+        care: a scalar int32, the modality that is cut off; -1: none.
+        deterministic: whether `care` and the means are left alone; `model.eval()` and
+            `model.train()` set it.
 
     Raises:
         ValueError: if the numbers of stages differ, or there is no such stage.
@@ -58,6 +72,10 @@ class MMTM(nnx.Module):
     References:
         Joze et al., `MMTM: Multimodal Transfer Module for CNN Fusion
         <https://arxiv.org/abs/1911.08670>`_, CVPR 2020.
+
+        Wu et al., `Characterizing and Overcoming the Greedy Nature of Learning in
+        Multi-modal Deep Neural Networks <https://arxiv.org/abs/2202.05306>`_, ICML
+        2022.
     """
 
     def __init__(
@@ -76,6 +94,10 @@ class MMTM(nnx.Module):
                 f"MMTM: stages must be of 0 to {depth - 1}, got {self.stages}."
             )
         self.joint_widths: tuple[int, ...] | None = None
+        self.deterministic = False
+        self.care = Control(jnp.full((), -1, jnp.int32))
+        self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
+        self.means: nnx.List[nnx.List[nnx.BatchStat[jax.Array]]] = nnx.List()
         self.squeezes: nnx.List[nnx.Linear] = nnx.List()
         self.excitations: nnx.List[nnx.List[nnx.Linear]] = nnx.List()
         for stage in self.stages:
@@ -87,6 +109,7 @@ class MMTM(nnx.Module):
             )
             self.squeezes.append(squeeze)
             self.excitations.append(nnx.List(excitations))
+            self.means.append(nnx.List(nnx.BatchStat(jnp.zeros(w)) for w in widths))
 
     def __call__(
         self, encoders: Sequence[StagedEncoder], inputs: Sequence[jax.Array]
@@ -106,20 +129,31 @@ class MMTM(nnx.Module):
             maps = _stage(encoders, stage, maps)
             if stage in self.stages:
                 maps = self._exchange(self.stages.index(stage), maps)
+        if not self.deterministic:
+            self.count[...] = self.count[...] + 1
         features = _pool(encoders, maps)
         return features, features
 
     def _exchange(self, index: int, maps: list[jax.Array]) -> list[jax.Array]:
-        means = jnp.concatenate([global_mean(x) for x in maps], axis=-1)
-        hidden = nnx.relu(self.squeezes[index](means))
+        squeezed = jnp.concatenate([global_mean(x) for x in maps], axis=-1)
+        hidden = nnx.relu(self.squeezes[index](squeezed))
+        out = []
+        for number, x in enumerate(maps):
+            gate = nnx.sigmoid(self.excitations[index][number](hidden))
+            if not self.deterministic:
+                gate = self._followed(index, number, gate)
+            gate = 2 * gate.astype(x.dtype)
+            out.append(x * gate.reshape(len(x), *(1,) * (x.ndim - 2), -1))
+        return out
 
-        def rescale(x: jax.Array, excitation: nnx.Linear) -> jax.Array:
-            gate = 2 * nnx.sigmoid(excitation(hidden)).astype(x.dtype)
-            return x * gate.reshape(len(x), *(1,) * (x.ndim - 2), -1)
-
-        return [
-            rescale(x, f) for x, f in zip(maps, self.excitations[index], strict=True)
-        ]
+    def _followed(self, index: int, number: int, gate: jax.Array) -> jax.Array:
+        """The gate [B, C]; or its running mean, where this modality is cut off."""
+        stored = self.means[index][number]
+        now = jax.lax.stop_gradient(jnp.mean(gate, axis=0))
+        mean = stored[...] + (now - stored[...]) / (self.count[...] + 1)
+        stored[...] = mean.astype(stored[...].dtype)
+        alone = jnp.broadcast_to(mean[None].astype(gate.dtype), gate.shape)
+        return jnp.where(self.care[...] == number, alone, gate)
 
 
 class CentralNet(nnx.Module):

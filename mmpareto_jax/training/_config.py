@@ -62,6 +62,7 @@ Method = Literal[
     "agm",
     "pmr",
     "mmcosine",
+    "greedy",
     "g-blending",
     "relearning",
 ]
@@ -109,7 +110,7 @@ class Config:
         None, "MMPareto: upper limit of the magnitude factor"
     )
     alpha: float | None = _option(
-        None, "strength of OGM, AGM or PMR, λ of Re-learning; otherwise their own"
+        None, "strength of OGM, AGM or PMR, λ of Re-learning, ε of Greedy; or their own"
     )
     encoder: Literal["default", "cnn", "transformer", "resnet18"] = _option(
         "default", "of each modality: a small CNN for digits, else ResNet-18"

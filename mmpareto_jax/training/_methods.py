@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -9,9 +10,10 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 
 import mmpareto_jax as mmp
-from mmpareto_jax.models import Outputs
+from mmpareto_jax.models import Control, Outputs
 from mmpareto_jax.training import baselines
 from mmpareto_jax.training._config import Config, Fusion
 
@@ -43,6 +45,8 @@ class Method(NamedTuple):
       signals: (outputs, label) -> further arguments for ``tx.update``.
       memory: (outputs of a batch, as shapes) -> what `losses` sees beside the batch;
         part of the state, so of the checkpoints.
+      advance: (memory, params, stacked gradients) -> memory, at the end of every step.
+      steer: (rest of the model's state, memory) -> rest, after that.
       between_epochs: None, or (state, `Epoch`) -> state, before every epoch but the
         first.
     """
@@ -53,6 +57,8 @@ class Method(NamedTuple):
     losses: Callable[[Outputs, jax.Array, Any], dict[str, jax.Array]] = cross_entropies
     signals: Callable[[Outputs, jax.Array], dict[str, Any]] = lambda *_: {}
     memory: Callable[[Outputs], Any] = lambda _: ()
+    advance: Callable[[Any, Any, Any], Any] = lambda memory, *_: memory
+    steer: Callable[[Any, Any], Any] = lambda rest, _: rest
     between_epochs: Callable[[Any, Epoch], Any] | None = None
 
 
@@ -213,6 +219,63 @@ def _blending() -> Method:
     )
 
 
+# --- Which branch is trained
+
+
+_WINDOW = 5
+
+
+def _greedy(config: Config) -> Method:
+    epsilon = 0.01 if config.alpha is None else config.alpha
+
+    def advance(memory: Any, params: Any, grads: Any) -> Any:
+        exchange, branch = [], []
+        for number, name in enumerate(("audio", "visual")):
+            mine = f"interaction/excitations/*/{number}/"
+            parts = (f"{name}_encoder/", mine, "interaction/squeezes/")
+            own, *exchanged = [_squares(part, params, grads) for part in parts]
+            both = exchanged[0] + exchanged[1]
+            branch.append(own[1] / own[0])
+            exchange.append(both[1] / both[0])
+        return baselines.watch(
+            memory,
+            jnp.stack(exchange),
+            jnp.stack(branch),
+            epsilon=epsilon,
+            window=_WINDOW,
+            start=2 * config.steps_per_epoch,
+        )
+
+    def steer(rest: Any, memory: Any) -> Any:
+        return nnx.map_state(
+            lambda _, x: x.replace(memory.care) if isinstance(x, Control) else x, rest
+        )
+
+    return _joint_only(
+        fusion="mmtm",
+        memory=lambda _: baselines.not_greedy_yet(),
+        advance=advance,
+        steer=steer,
+    )
+
+
+def _squares(pattern: str, *trees: Any) -> jax.Array:
+    """The summed squares of the leaves below a path, of each tree."""
+
+    def inside(path: Any) -> bool:
+        return fnmatch.fnmatch(
+            jax.tree_util.keystr(path, simple=True, separator="/"), pattern + "*"
+        )
+
+    def total(tree: Any) -> jax.Array:
+        squares = [
+            jnp.sum(x**2) for path, x in jax.tree.leaves_with_path(tree) if inside(path)
+        ]
+        return jnp.sum(jnp.stack(squares))
+
+    return jnp.stack([total(tree) for tree in trees])
+
+
 # --- Parameters, between epochs
 
 _RELEARN_EVERY = 5
@@ -272,6 +335,7 @@ _METHODS: dict[str, Callable[[Config], Method]] = {
     ),
     "pmr": lambda config: _pmr(1.0 if config.alpha is None else config.alpha),
     "mmcosine": lambda _: _joint_only(fusion="cosine"),
+    "greedy": _greedy,
     "g-blending": lambda _: _blending(),
     "relearning": lambda _: _joint_only(between_epochs=_relearn),
 }

@@ -136,7 +136,10 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
                 if "weights" in values:
                     share = values["weights"][k] / jnp.sum(values["weights"])
                     metrics[f"{group}/weight/{name}"] = share
-        after = TrainState(state.step + 1, params, seen.rest, opt_state, state.memory)
+        memory = method.advance(state.memory, state.params, grads)
+        after = TrainState(
+            state.step + 1, params, method.steer(seen.rest, memory), opt_state, memory
+        )
         return after, metrics
 
     def evaluate_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:

@@ -186,6 +186,45 @@ def test_mmtm_by_hand():
     np.testing.assert_allclose(v, [[-1, -(2 - gate)]], rtol=1e-5)
 
 
+def test_mmtm_cuts_a_modality_off():
+    """Its gates are then running means; nothing of the other one reaches it."""
+    model = classifier(MMTM)
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def run(visual, care, rest):
+        merged = nnx.merge(graphdef, params, rest, copy=True)
+        merged.interaction.care[...] = jnp.asarray(care)
+        logits = merged(AUDIO, visual)
+        return logits, nnx.state(merged, nnx.Not(nnx.Param))
+
+    def slope(care, rest):
+        return jax.grad(lambda v: run(v, care, rest)[0]["audio"].sum())(VISUAL)
+
+    assert np.any(slope(-1, rest))
+    assert np.any(slope(1, rest))
+    assert not np.any(slope(0, rest))
+    # The first running mean is that of the batch, the second of both.
+    _, first = run(VISUAL, -1, rest)
+    _, second = run(3 * VISUAL, -1, first)
+    _, other = run(3 * VISUAL, -1, rest)
+    means = [x["interaction"]["means"][0][0][...] for x in (first, second, other)]
+    assert np.any(means[0] != means[2])
+    np.testing.assert_allclose(means[1], (means[0] + means[2]) / 2, rtol=1e-4)
+    assert second["interaction"]["count"][...] == 2
+    # Without a batch before it, one example's gate is its own mean.
+    one = AUDIO[:1], VISUAL[:1]
+    free = nnx.merge(graphdef, params, rest, copy=True)
+    held = nnx.merge(graphdef, params, rest, copy=True)
+    held.interaction.care[...] = jnp.asarray(0)
+    np.testing.assert_allclose(free(*one)["audio"], held(*one)["audio"], rtol=1e-5)
+    # Evaluation knows nothing of it.
+    model.eval()
+    before = model(AUDIO, VISUAL)["audio"]
+    model.interaction.care[...] = jnp.asarray(0)
+    np.testing.assert_array_equal(model(AUDIO, VISUAL)["audio"], before)
+    assert model.interaction.count[...] == 0
+
+
 def test_bottleneck_is_the_mean_over_modalities():
     """With blocks that add a constant of their modality to every token."""
 

@@ -132,6 +132,32 @@ def test_class_means():
     np.testing.assert_allclose(found, [[5, 5], [0, 0], [2, 1], [0, 0]])
 
 
+# --- Greedy
+
+
+def test_greedy_watches_and_rebalances():
+    memory, cares = baselines.not_greedy_yet(), []
+    step = jax.jit(
+        lambda *x: baselines.watch(*x, epsilon=0.1, window=2, start=3),
+    )
+    # The second modality's exchange learns twice as fast, relative to its encoder.
+    slow = jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0])
+    for _ in range(7):
+        memory = step(memory, *slow)
+        cares.append((int(memory.care), int(memory.left)))
+    # From the fourth step on: two steps of rebalancing, then one that is watched.
+    assert cares == [(-1, 0)] * 3 + [(1, 2), (1, 1), (-1, 0), (1, 2)]
+    # Steps 1 to 4 and 7 count; 5 and 6 rebalanced.
+    np.testing.assert_allclose(memory.exchange, [5, 20])
+    np.testing.assert_allclose(memory.branch, [5, 10])
+    # Enough of the opposite brings the speeds together, and then turns the choice.
+    memory = memory._replace(left=jnp.int32(0), exchange=jnp.array([5.0, 9.0]))
+    even = step(memory, jnp.array([0.0, 1.0]), jnp.zeros(2))
+    assert even.care == -1
+    other = step(memory, jnp.array([45.0, 1.0]), jnp.zeros(2))
+    assert (other.care, other.left) == (0, 2)
+
+
 # --- G-Blending
 
 

@@ -147,6 +147,32 @@ def test_what_happens_between_epochs_survives_a_stop(method):
     jax.tree.map(np.testing.assert_array_equal, kept[-1], again[-1])
 
 
+def test_greedy_steers_the_model():
+    """With ε = 0 it rebalances as soon as it may: after two epochs."""
+    _, _, kept, _ = run("greedy", epochs=4, alpha=0.0)
+    cares = [int(state.memory.care) for state in kept]
+    assert cares[:3] == [-1] * 3
+    assert cares[3] in (0, 1)
+    for state in kept:
+        assert state.rest["interaction"]["care"][...] == state.memory.care
+    # Until then it is plain joint training of the same model.
+    _, _, plain, _ = run("joint", epochs=4, fusion="mmtm")
+    for a, b in zip(kept[:3], plain[:3], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+    assert any(
+        np.any(a != b)
+        for a, b in zip(
+            jax.tree.leaves(kept[4].params),
+            jax.tree.leaves(plain[4].params),
+            strict=True,
+        )
+    )
+    memory = kept[1].memory
+    assert memory.step == 3
+    assert np.all(memory.exchange > 0)
+    assert np.all(memory.branch > 0)
+
+
 def test_mmcosine_brings_its_fusion():
     _, program, _, metrics = run("mmcosine", steps=2)
     assert "kernels" in program.state.params["fusion"]

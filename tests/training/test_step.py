@@ -44,7 +44,7 @@ def test_every_rule_of_the_library_is_a_method():
     rules = {name for name in vars(mmp.weightings) if name.islower()}
     names = {name.replace("_", "-") for name in rules if name[0] != "_"}
     ours = {"joint", "uniform-gamma", "pareto", "ogm", "ogm-ge", "agm", "pmr"}
-    ours |= {"mmcosine", "g-blending", "relearning"}
+    ours |= {"mmcosine", "greedy", "g-blending", "relearning"}
     assert set(get_args(Method)) == (names | ours) - {"constant"}
 
 

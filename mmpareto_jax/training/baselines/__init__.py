@@ -8,6 +8,9 @@ that act between epochs are functions of a state.
 from mmpareto_jax.training.baselines._blending import Blending as Blending
 from mmpareto_jax.training.baselines._blending import blend as blend
 from mmpareto_jax.training.baselines._blending import no_blending as no_blending
+from mmpareto_jax.training.baselines._greedy import Greedy as Greedy
+from mmpareto_jax.training.baselines._greedy import not_greedy_yet as not_greedy_yet
+from mmpareto_jax.training.baselines._greedy import watch as watch
 from mmpareto_jax.training.baselines._modulation import agm as agm
 from mmpareto_jax.training.baselines._modulation import ogm as ogm
 from mmpareto_jax.training.baselines._prototypes import class_means as class_means
