@@ -1,16 +1,16 @@
 """Reference models in Flax NNX: encoders, fusions, multimodal classifiers."""
 
 from mmpareto_jax.models._audio_visual import AVClassifier as AVClassifier
+from mmpareto_jax.models._bottleneck import BottleneckTokens as BottleneckTokens
+from mmpareto_jax.models._centralnet import CentralNet as CentralNet
 from mmpareto_jax.models._cnn import SmallCNN as SmallCNN
 from mmpareto_jax.models._fusion import ConcatFusion as ConcatFusion
 from mmpareto_jax.models._fusion import CosineFusion as CosineFusion
-from mmpareto_jax.models._fusion import FiLMFusion as FiLMFusion
-from mmpareto_jax.models._fusion import GatedFusion as GatedFusion
 from mmpareto_jax.models._fusion import SumFusion as SumFusion
-from mmpareto_jax.models._interaction import MMTM as MMTM
-from mmpareto_jax.models._interaction import BottleneckTokens as BottleneckTokens
-from mmpareto_jax.models._interaction import CentralNet as CentralNet
-from mmpareto_jax.models._interaction import Control as Control
+from mmpareto_jax.models._mmtm import MMTM as MMTM
+from mmpareto_jax.models._mmtm import Control as Control
+from mmpareto_jax.models._modulation import FiLMFusion as FiLMFusion
+from mmpareto_jax.models._modulation import GatedFusion as GatedFusion
 from mmpareto_jax.models._multimodal import Encoder as Encoder
 from mmpareto_jax.models._multimodal import Fusion as Fusion
 from mmpareto_jax.models._multimodal import Interaction as Interaction

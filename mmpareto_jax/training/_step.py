@@ -14,12 +14,8 @@ from flax import nnx
 import mmpareto_jax as mmp
 from mmpareto_jax.data import eval_batches
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._methods import (
-    Epoch,
-    cross_entropies,
-    method_of,
-    optimizer,
-)
+from mmpareto_jax.training._method import Epoch, cross_entropies
+from mmpareto_jax.training._methods import method_of, optimizer
 from mmpareto_jax.training._tasks import Task, correct
 
 Batch = Mapping[str, Any]

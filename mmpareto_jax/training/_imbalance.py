@@ -1,0 +1,233 @@
+"""The imbalance baselines as methods of the loop."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+import mmpareto_jax as mmp
+from mmpareto_jax.models import Control, Outputs
+from mmpareto_jax.training import baselines
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._method import (
+    Epoch,
+    Groups,
+    Method,
+    Transformation,
+    cross_entropies,
+)
+
+# --- Modulation of the joint loss's gradient, after its combination
+
+
+def plain_sum(groups: Groups) -> Transformation:
+    return mmp.aggregate(mmp.weightings.uniform(), groups)
+
+
+def _modalities(groups: Groups) -> tuple[str, ...]:
+    return tuple(k for k in groups.objectives if k != "joint")
+
+
+def _encoder_of(modalities: tuple[str, ...], least_ndim: int) -> Callable[[Any], Any]:
+    """Params -> the modality of every leaf that belongs to an encoder, else None."""
+
+    def label(path: Any, x: jax.Array) -> str | None:
+        name = jax.tree_util.keystr(path, simple=True, separator="/").split("/")[0]
+        modality = name.removesuffix("_encoder")
+        inside = name.endswith("_encoder") and x.ndim >= least_ndim
+        return modality if inside and modality in modalities else None
+
+    return lambda params: jax.tree.map_with_path(label, params)
+
+
+def ogm(groups: Groups, config: Config, *, noise: bool) -> Transformation:
+    modalities, given = _modalities(groups), config.alpha
+    modulate = baselines.ogm(
+        _encoder_of(modalities, 2),
+        modalities,
+        alpha=0.3 if given is None else given,
+        noise=noise,
+        seed=config.seed,
+    )
+    return optax.chain(plain_sum(groups), modulate)
+
+
+def agm(groups: Groups, config: Config) -> Transformation:
+    modalities, given = _modalities(groups), config.alpha
+    modulate = baselines.agm(
+        _encoder_of(modalities, 0), modalities, alpha=0.3 if given is None else given
+    )
+    return optax.chain(plain_sum(groups), modulate)
+
+
+def scores(outputs: Outputs, label: jax.Array, *, log: bool) -> dict[str, Any]:
+    """The right class under each modality's part of the joint logits."""
+    if not outputs.parts:
+        raise ValueError("method: OGM and AGM need a fusion that adds: concat, sum")
+    rows = jnp.arange(len(label))
+    logs = {m: jax.nn.log_softmax(z)[rows, label] for m, z in outputs.parts.items()}
+    return {"scores": {m: jnp.mean(-x if log else jnp.exp(x)) for m, x in logs.items()}}
+
+
+# --- Losses
+
+
+def pmr(config: Config) -> Method:
+    strength = 1.0 if config.alpha is None else config.alpha
+
+    def memory(outputs: Outputs) -> dict[str, Any]:
+        classes = outputs.logits["joint"].shape[-1]
+        widths = {m: x.shape[-1] for m, x in outputs.features.items()}
+        prototypes = {m: jnp.zeros((classes, n)) for m, n in widths.items()}
+        return {"known": jnp.zeros(()), "prototypes": prototypes}
+
+    def losses(outputs: Outputs, label: jax.Array, memory: Any) -> dict[str, jax.Array]:
+        found = cross_entropies(outputs, label)
+        pull = baselines.prototype_losses(outputs.features, label, memory["prototypes"])
+        extra = strength * memory["known"] * sum(pull.values())
+        return found | {"joint": found["joint"] + extra}
+
+    def renew(state: Any, epoch: Epoch) -> Any:
+        arrays, old = epoch.arrays["train"], state.memory["prototypes"]
+        found = {
+            m: jnp.asarray(
+                baselines.class_means(x, arrays["label"], len(old[m])), jnp.float32
+            )
+            for m, x in epoch.features(state, arrays).items()
+        }
+        return state._replace(memory={"known": jnp.ones(()), "prototypes": found})
+
+    return Method(
+        lambda groups, _: plain_sum(groups),
+        probes=True,
+        losses=losses,
+        memory=memory,
+        between_epochs=renew,
+    )
+
+
+_SUPER_EPOCH = 3
+
+
+def blending() -> Method:
+    def losses(outputs: Outputs, label: jax.Array, memory: Any) -> dict[str, jax.Array]:
+        found = cross_entropies(outputs, label)
+        return {k: memory.weights[k] * x for k, x in found.items()}
+
+    def renew(state: Any, epoch: Epoch) -> Any:
+        if (epoch.number - 1) % _SUPER_EPOCH:
+            return state
+
+        def of(split: str) -> dict[str, float]:
+            scores = epoch.evaluate(state, epoch.arrays[split])
+            return {k: scores[f"loss/{k}"] for k in state.memory.weights}
+
+        memory = baselines.blend(state.memory, of("train"), of("validation"))
+        return state._replace(memory=memory)
+
+    return Method(
+        lambda groups, _: plain_sum(groups),
+        losses=losses,
+        memory=lambda outputs: baselines.no_blending(tuple(outputs.logits)),
+        between_epochs=renew,
+    )
+
+
+# --- Which branch is trained
+
+
+_WINDOW = 5
+
+
+def greedy(config: Config) -> Method:
+    epsilon = 0.01 if config.alpha is None else config.alpha
+
+    def advance(memory: Any, params: Any, grads: Any) -> Any:
+        exchange, branch = [], []
+        for number, name in enumerate(("audio", "visual")):
+            mine = f"interaction/excitations/*/{number}/"
+            parts = (f"{name}_encoder/", mine, "interaction/squeezes/")
+            own, *exchanged = [_squares(part, params, grads) for part in parts]
+            both = exchanged[0] + exchanged[1]
+            branch.append(own[1] / own[0])
+            exchange.append(both[1] / both[0])
+        return baselines.watch(
+            memory,
+            jnp.stack(exchange),
+            jnp.stack(branch),
+            epsilon=epsilon,
+            window=_WINDOW,
+            start=2 * config.steps_per_epoch,
+        )
+
+    def steer(rest: Any, memory: Any) -> Any:
+        return nnx.map_state(
+            lambda _, x: x.replace(memory.care) if isinstance(x, Control) else x, rest
+        )
+
+    return joint_only(
+        fusion="mmtm",
+        memory=lambda _: baselines.not_greedy_yet(),
+        advance=advance,
+        steer=steer,
+    )
+
+
+def _squares(pattern: str, *trees: Any) -> jax.Array:
+    """The summed squares of the leaves below a path, of each tree."""
+
+    def inside(path: Any) -> bool:
+        return fnmatch.fnmatch(
+            jax.tree_util.keystr(path, simple=True, separator="/"), pattern + "*"
+        )
+
+    def total(tree: Any) -> jax.Array:
+        squares = [
+            jnp.sum(x**2) for path, x in jax.tree.leaves_with_path(tree) if inside(path)
+        ]
+        return jnp.sum(jnp.stack(squares))
+
+    return jnp.stack([total(tree) for tree in trees])
+
+
+# --- Parameters, between epochs
+
+_RELEARN_EVERY = 5
+
+
+def relearn(state: Any, epoch: Epoch) -> Any:
+    if epoch.number % _RELEARN_EVERY:
+        return state
+    given, seed = epoch.config.alpha, epoch.config.seed
+    train, validation = epoch.arrays["train"], epoch.arrays["validation"]
+    now, then = epoch.features(state, train), epoch.features(state, validation)
+    strength = {
+        m: baselines.relearning_strength(
+            baselines.purity(now[m], train["label"], seed=seed),
+            baselines.purity(then[m], validation["label"], seed=seed),
+            1.0 if given is None else given,
+        )
+        for m in now
+    }
+    labels = jax.tree.leaves(
+        _encoder_of(tuple(now), 0)(state.params), is_leaf=lambda x: x is None
+    )
+    leaves, structure = jax.tree.flatten(state.params)
+    reset = [
+        x if m is None else baselines.soft_reset(x, first, strength[m])
+        for x, first, m in zip(
+            leaves, jax.tree.leaves(epoch.first), labels, strict=True
+        )
+    ]
+    return state._replace(params=jax.tree.unflatten(structure, reset))
+
+
+def joint_only(**more: Any) -> Method:
+    """The joint loss alone trains; what watches has one objective per encoder."""
+    return Method(lambda groups, _: plain_sum(groups), probes=True)._replace(**more)
