@@ -25,7 +25,7 @@ from mmpareto_jax.data.sources._media import (
 from mmpareto_jax.data.sources._splits import held_out
 
 CLASSES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
-_ID = re.compile(rf"(\d{{4}})_[A-Z]{{3}}_({'|'.join(CLASSES)})_[A-Z]{{2}}")
+_ID = re.compile(rf"(\d{{4}})_[A-Z]{{3}}_({'|'.join(CLASSES)})_[A-Z]{{1,2}}")
 _RATE, _SECONDS = 22_050, 3
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,12 +160,55 @@ def _decode_all(
         for path, examples in missing:
             yield _decode_chunk(decode, path, examples)
         return
-    with concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
+    with _pool(workers) as pool:
         jobs = [pool.submit(_decode_chunk, decode, *chunk) for chunk in missing]
-        for job in concurrent.futures.as_completed(jobs):
-            yield job.result()
+        try:
+            for job in concurrent.futures.as_completed(jobs):
+                yield job.result()
+        except BrokenProcessPool:
+            pass  # some clip has killed its decoder, and the pool with it
+    for path, examples in missing:
+        if not _report(path).exists():
+            yield _decode_apart(decode, path, examples)
+
+
+def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
+
+
+def _decode_apart(
+    decode: Callable[[Example], Arrays], path: Path, examples: Sequence[Example]
+) -> list[Problem]:
+    """A chunk in a process of its own; if it dies too, every example in its own."""
+    with _pool(1) as pool, contextlib.suppress(BrokenProcessPool):
+        return pool.submit(_decode_chunk, decode, path, examples).result()
+    alive = []
+    for example in examples:
+        with _pool(1) as pool:
+            job = pool.submit(_survives, decode, example)
+            try:
+                alive.append(job.result())
+            except BrokenProcessPool:
+                alive.append(False)
+    apart = functools.partial(
+        _unless_it_kills, decode, dict(zip(examples, alive, strict=True))
+    )
+    return _decode_chunk(apart, path, examples)
+
+
+def _survives(decode: Callable[[Example], Arrays], example: Example) -> bool:
+    with contextlib.suppress(Exception):
+        decode(example)
+    return True
+
+
+def _unless_it_kills(
+    decode: Callable[[Example], Arrays], alive: Mapping[Example, bool], example: Example
+) -> Arrays:
+    if not alive[example]:
+        raise UnusableError("its decoder died")
+    return decode(example)
 
 
 def _report(part: Path) -> Path:

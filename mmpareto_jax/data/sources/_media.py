@@ -13,8 +13,9 @@ from scipy import signal
 
 from mmpareto_jax.data.sources._engine import UnusableError
 
-# A video that ends before this share of what its head says was cut off.
+# A file that ends before this share of what its head says was cut off.
 _COMPLETE = 0.75
+_STREAMED = 0xFFFFFFFF  # the size in the head of a WAV file that was written to a pipe
 
 
 def read_sound(path: str | Path, sample_rate: int) -> np.ndarray:
@@ -28,8 +29,9 @@ def read_sound(path: str | Path, sample_rate: int) -> np.ndarray:
       float32 [samples], about -1 to 1.
 
     Raises:
-      UnusableError: there is no sound in it.
+      UnusableError: there is no sound in it, or the file was cut off.
     """
+    _check_riff(Path(path))
     try:
         values, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
         mono = values.mean(axis=1)
@@ -42,6 +44,17 @@ def read_sound(path: str | Path, sample_rate: int) -> np.ndarray:
     shared = math.gcd(rate, sample_rate)
     resampled = signal.resample_poly(mono, sample_rate // shared, rate // shared)
     return np.asarray(resampled, np.float32)
+
+
+def _check_riff(path: Path) -> None:
+    """Refuses a WAV file that is shorter than it says; soundfile would not mind."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:4] != b"RIFF" or len(head) < 8:
+        return
+    told, found = 8 + int.from_bytes(head[4:8], "little"), path.stat().st_size
+    if told != 8 + _STREAMED and found < _COMPLETE * told:
+        raise UnusableError(f"cut off after {found} of {told} bytes")
 
 
 def _track(path: str | Path) -> tuple[np.ndarray, int]:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,22 @@ def test_processes_change_nothing(tmp_path):
     two = prepare(plan, tmp_path / "two", workers=2)
     assert one.index == two.index
     assert seen[-1] == (100, 100, 1)
+
+
+def fatal(example):
+    """Kills its process for two of the examples, as broken native code does."""
+    if example.id in ("e5", "e70"):
+        os._exit(1)
+    return decode(example)
+
+
+def test_a_clip_that_kills_its_decoder(tmp_path):
+    plan = plan_of(tmp_path / "raw", decode=fatal)
+    found = prepare(plan, tmp_path / "out", workers=2)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    reasons = {x["id"]: x["reason"] for x in report["problems"]}
+    assert reasons == {"e5": "its decoder died", "e70": "its decoder died"}
+    assert sum(len(x) for x in found.ids.values()) == 98
 
 
 def test_another_plan_is_refused(tmp_path):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from clips import tone, write_video, write_wav
+from clips import tone, truncate, write_video, write_wav
 from scipy import signal
 
 from mmpareto_jax.data.sources import UnusableError
@@ -20,6 +20,14 @@ def test_sound_is_resampled(tmp_path):
     assert len(found) == 22_050
     expected = tone(1.0, rate=22_050, hz=440)
     np.testing.assert_allclose(found[500:-500], expected[500:-500], atol=2e-3)
+
+
+def test_sound_that_was_cut_off(tmp_path):
+    path = tmp_path / "a.wav"
+    write_wav(path)
+    truncate(path)
+    with pytest.raises(UnusableError, match="cut off after"):
+        read_sound(path, 16_000)
 
 
 def test_sound_of_a_video(tmp_path):
