@@ -1,11 +1,10 @@
 """Tasks: from prepared data, and the ways to make AV-digits harder."""
 
-import sys
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import write_video, write_wav
 from flax import nnx
 
 from mmpareto_jax.cli import main
@@ -14,10 +13,6 @@ from mmpareto_jax.models import ResNet18
 from mmpareto_jax.training import Config
 from mmpareto_jax.training._step import make_program
 from mmpareto_jax.training._tasks import make_task
-
-sys.path.append(str(Path(__file__).parents[1] / "data" / "sources"))
-
-from clips import write_video, write_wav
 
 SMALL = ["--encoder", "cnn", "--width", "8", "--batch-size", "4", "--steps", "2"]
 
