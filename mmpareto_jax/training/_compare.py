@@ -105,6 +105,7 @@ def compare(
     workdir: str | Path,
     *,
     workers: int = 1,
+    inspect: bool = True,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Record]:
     """Runs a comparison, or what is missing of it.
@@ -114,6 +115,7 @@ def compare(
       workdir: a directory for ``comparison.json`` and ``runs.jsonl``, a line for every
         finished run. Runs that are there already are not repeated.
       workers: processes, each with one thread.
+      inspect: whether final runs are probed, and the loss around their end measured.
       progress: called as ``progress(done, total, what)``.
 
     Returns:
@@ -135,7 +137,12 @@ def compare(
         done = {(r["method"], r["lr"], r["seed"]) for r in records}
         missing = [c for c in configs if (c.method, c.lr, c.seed) not in done]
         with (workdir / "runs.jsonl").open("a") as file:
-            for record in _run_all(missing, workers, workdir):
+            run = functools.partial(
+                run_once,
+                cache=str(workdir / "compiled"),
+                inspect=inspect and stage == "final",
+            )
+            for record in _run_all(run, missing, workers):
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 records.append(record)
@@ -183,11 +190,10 @@ def _claim(workdir: Path, comparison: Comparison) -> None:
 
 
 def _run_all(
-    configs: Sequence[Config], workers: int, workdir: Path
+    run: Callable[[Config], Record], configs: Sequence[Config], workers: int
 ) -> Iterator[Record]:
-    cache = str(workdir / "compiled")
     if workers == 1:
-        yield from map(functools.partial(run_once, cache=cache), configs)
+        yield from map(run, configs)
         return
     # One thread each: two runs side by side are faster than one run on two threads.
     flags = os.environ.get("XLA_FLAGS", "")
@@ -197,7 +203,7 @@ def _run_all(
         with concurrent.futures.ProcessPoolExecutor(
             workers, mp_context=multiprocessing.get_context("spawn")
         ) as pool:
-            jobs = [pool.submit(run_once, config, cache=cache) for config in configs]
+            jobs = [pool.submit(run, config) for config in configs]
             for job in concurrent.futures.as_completed(jobs):
                 yield job.result()
     finally:

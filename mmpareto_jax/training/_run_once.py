@@ -30,12 +30,16 @@ def _program(config: Config) -> tuple[Task, Program]:
     return task, make_program(config, task)
 
 
-def run_once(config: Config, *, cache: str | None = None) -> Record:
+def run_once(
+    config: Config, *, cache: str | None = None, inspect: bool = True
+) -> Record:
     """One run: the best epoch on validation, scored on test.
 
     Args:
       config: of the run.
       cache: a directory for compiled programs, which all processes share.
+      inspect: whether to probe the encoders and, for the first seeds, to measure the
+        loss around the end; half of a short run's time.
     """
     if cache is not None:
         jax.config.update("jax_compilation_cache_dir", cache)
@@ -82,10 +86,10 @@ def run_once(config: Config, *, cache: str | None = None) -> Record:
         "seconds": round(seconds, 2),
         "validation": {k: validation[f"accuracy/{k}"] for k in task.title},
         "test": {k: test[f"accuracy/{k}"] for k in task.title},
-        "probe": _probe(program, state, task),
+        "probe": _probe(program, state, task) if inspect else {},
         "groups": _describe(program, jax.device_get(steps), config.steps_per_epoch),
     }
-    if config.seed < _SHARP_SEEDS:
+    if inspect and config.seed < _SHARP_SEEDS:
         record["sharpness"] = _sharpness(program, last, task, config.seed)
     return record
 

@@ -100,7 +100,7 @@ def sweep(
             tune_seeds,
         )
         directory = Path(workdir) / name.replace(" ", "-").replace("%", "percent")
-        records = compare(comparison, directory, workers=workers)
+        records = compare(comparison, directory, workers=workers, inspect=False)
         found = {row.method: row for row in summarize(comparison, records)}
         ours, control = found["mmpareto"], found[CONTROL]
         main = next(iter(ours.scores))
