@@ -27,6 +27,7 @@ from mmpareto_jax.training._method import (
 
 
 def plain_sum(groups: Groups) -> Transformation:
+    """One row each, as all of these methods have it: the row itself."""
     return mmp.aggregate(mmp.weightings.uniform(), groups)
 
 
@@ -53,7 +54,6 @@ def ogm(groups: Groups, config: Config, *, noise: bool) -> Transformation:
         modalities,
         alpha=0.3 if given is None else given,
         noise=noise,
-        seed=config.seed,
     )
     return optax.chain(plain_sum(groups), modulate)
 

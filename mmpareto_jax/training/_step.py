@@ -113,6 +113,17 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         value_and_grads = _gradient_of_the_sum(losses_fn)
     tx = optimizer(method, groups, config)
 
+    def begin(params: Any, seed: int) -> optax.OptState:
+        """The optimiser's first state; rules that draw get keys of their own run."""
+
+        def seeded(path: Any, x: jax.Array) -> jax.Array:
+            if jax.tree_util.keystr(path[-1:], simple=True) != "key_data":
+                return x
+            key = jax.random.wrap_key_data(x, impl="threefry2x32")
+            return jax.random.key_data(jax.random.fold_in(key, seed))
+
+        return jax.tree.map_with_path(seeded, tx.init(params))
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         (losses, seen), grads = value_and_grads(
             state.params, state.rest, state.memory, batch
@@ -170,7 +181,7 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     def restart(seed: int, lr: float) -> TrainState:
         variables = nnx.state(task.make_model(nnx.Rngs(seed)))
         params, rest = nnx.split_state(variables, nnx.Param, ...)
-        opt_state = optax.tree.set(tx.init(params), peak=jnp.asarray(lr))
+        opt_state = optax.tree.set(begin(params, seed), peak=jnp.asarray(lr))
         # A memory of its own: the first step takes it.
         fresh = method.memory(shapes)
         return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, fresh)
@@ -186,7 +197,9 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
 
     return Program(
         groups,
-        TrainState(jnp.zeros((), jnp.int32), params, rest, tx.init(params), memory),
+        TrainState(
+            jnp.zeros((), jnp.int32), params, rest, begin(params, config.seed), memory
+        ),
         jax.jit(step, donate_argnums=0),
         evaluate,
         features,

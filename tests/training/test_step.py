@@ -6,6 +6,7 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mmpareto_jax as mmp
@@ -178,3 +179,17 @@ def test_restart_is_a_fresh_run_without_compilation(task):
         *map(jax.tree.leaves, (state.params, expected.params)), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_runs_draw_their_own_numbers(task):
+    """A rule that draws: by the run's seed, though the program is one."""
+    config = dataclasses.replace(CONFIG, method="rlw")
+    program = make_program(config, task)
+    keys = [
+        np.asarray(optax.tree.get(program.restart(seed, 0.1).opt_state, "key_data"))
+        for seed in (0, 1, 0)
+    ]
+    assert np.any(keys[0] != keys[1])
+    np.testing.assert_array_equal(keys[0], keys[2])
+    first = optax.tree.get(program.state.opt_state, "key_data")
+    np.testing.assert_array_equal(keys[0], first)
