@@ -27,6 +27,13 @@ def test_inside_the_cone_nothing_changes():
     np.testing.assert_allclose(weights, [3, 1], rtol=1e-6)
 
 
+def test_regularised():
+    """Trace 20, so 1 on the diagonal: v minimises 2a² - 8ab + 20b² over a, b >= 1/2."""
+    gramian = jnp.array([[1.0, -4.0], [-4.0, 19.0]])
+    weights, _ = mmp.weightings.dualproj(reg_eps=0.05).weights(gramian, ())
+    np.testing.assert_allclose(weights, [1, 0.5], rtol=1e-5)
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match="dualproj: reg_eps must be finite and >= 0"):
         mmp.weightings.dualproj(reg_eps=-1.0)

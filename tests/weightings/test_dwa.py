@@ -15,12 +15,16 @@ def test_epochs_of_two_steps():
         [2.0, 4.0],
         [9.0, 9.0],
         [0.0, 0.0],
+        [1.0, 1.0],
     ):
         weights, state = rule.weights(jnp.array(losses), state)
         found.append(np.asarray(weights))
     # Means (3, 4) and (1.5, 4): rates 1/2 and 1 for the third epoch's two steps.
     third = 2 * np.exp([1.0, 2.0]) / np.exp([1.0, 2.0]).sum()
-    np.testing.assert_allclose(found, [[1, 1]] * 4 + [third] * 2, rtol=1e-5)
+    # Then (4.5, 4.5): rates 3 and 9/8.
+    fourth = 2 * np.exp([6.0, 2.25]) / np.exp([6.0, 2.25]).sum()
+    expected = [[1, 1]] * 4 + [third] * 2 + [fourth]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_mistakes():

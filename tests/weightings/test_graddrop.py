@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ GRADS = jnp.tile(jnp.array([[3.0], [-0.5], [-0.5]]), (1, 20_000))
 
 def drop(grads, **options):
     tx = mmp.aggregate(mmp.weightings.graddrop(**options), 3)
-    return tx.update(grads, tx.init(grads[0]))
+    return tx.update(grads, tx.init(jax.tree.map(lambda x: x[0], grads)))
 
 
 def test_one_sign_is_kept_as_often_as_the_purity_says():
@@ -34,12 +35,14 @@ def test_leaks():
     np.testing.assert_allclose(positive.mean(), 0.75, atol=0.015)
 
 
-def test_seeds_and_steps_draw_anew():
+def test_seeds_steps_and_leaves_draw_anew():
     updates, state = drop(GRADS)
     np.testing.assert_array_equal(updates, drop(GRADS)[0])
     assert np.any(updates != drop(GRADS, seed=1)[0])
     tx = mmp.aggregate(mmp.weightings.graddrop(), 3)
     assert np.any(updates != tx.update(GRADS, state)[0])
+    first, second = drop([GRADS, GRADS])[0]
+    assert np.any(first != second)
 
 
 def test_mistakes():
