@@ -45,7 +45,7 @@ def famo(
 
     Args:
       optimizer: for ξ; by default Adam with learning rate 0.025 and decay 1e-3 in its
-        gradient, as in the official code.
+        gradient, as in the official code's quantum chemistry (its default is 1e-2).
       minimum: b [K], below every loss; by default 0, then losses must be positive.
 
     Returns:

@@ -32,6 +32,23 @@ def test_three_steps_in_numpy(again):
     assert logits.argmin() == 0
 
 
+def test_the_default_optimizer(x64):
+    """Adam, learning rate 0.025, whose gradient contains 1e-3 times the logits."""
+    rule = mmp.weightings.famo()
+    state = rule.init(2)
+    x = first = second = 0.0  # the logits are (x, -x) by symmetry, and so Adam's means
+    for step, gain in enumerate([0.0, 4e-5, 0.0]):
+        again = jnp.array([np.exp(-gain), 1.0])
+        weights, state = rule.weights(jnp.ones(2), state, last_batch_losses=again)
+        if step:  # the first has no earlier one
+            z = softmax(np.array([x, -x]))
+            slope = z[0] * z[1] * gain + 1e-3 * x
+            first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 1e-3 * slope**2
+            size = np.sqrt(second / (1 - 0.999**step)) + 1e-8
+            x -= 0.025 * first / (1 - 0.9**step) / size
+        np.testing.assert_allclose(weights, softmax(np.array([x, -x])), rtol=1e-9)
+
+
 def test_mistakes():
     rule = mmp.weightings.famo(minimum=[0.0])
     with pytest.raises(ValueError, match=r"famo: minimum .*\(2,\)"):

@@ -11,9 +11,8 @@ def test_three_steps_in_numpy():
     rule = mmp.weightings.gradnorm(alpha, optimizer=optax.sgd(lr))
     state, learned, first = rule.init(3), np.ones(3), None
     rng = np.random.default_rng(0)
-    for step in range(3):
+    for _ in range(3):
         norms, losses = rng.uniform(0.5, 2, size=(2, 3))
-        losses /= 4**step  # all fall, so only relative rates can exceed 1
         first = losses if first is None else first
         gramian = jnp.diag(jnp.asarray(norms**2 / 4, jnp.float32))
         weights, state = rule.weights(
@@ -26,6 +25,15 @@ def test_three_steps_in_numpy():
         learned = learned - lr * np.sign(learned * norms - goal) * norms
         learned = 3 * learned / learned.sum()
     assert not np.allclose(learned, 1, atol=0.01)
+
+
+def test_only_relative_rates_count():
+    """Both losses fall, to 1/2 and 1/4: r = (4/3, 2/3), and n = 1 lies between."""
+    rule = mmp.weightings.gradnorm(optimizer=optax.sgd(0.1))
+    state = rule.init(2)
+    for losses in ([2.0, 8.0], [1.0, 2.0]):
+        _, state = rule.weights(jnp.eye(2), state, losses=jnp.array(losses), scale=1.0)
+    np.testing.assert_allclose(state.learned.value, [1.1, 0.9], rtol=1e-6)
 
 
 def test_weights_stay_positive():
