@@ -150,9 +150,11 @@ def greedy(config: Config) -> Method:
 
     def advance(memory: Any, params: Any, grads: Any) -> Any:
         exchange, branch = [], []
-        for number, name in enumerate(("audio", "visual")):
+        # Sorted, which is the models' own order of two modalities.
+        encoders = sorted(k for k in params if str(k).endswith("_encoder"))
+        for number, name in enumerate(encoders):
             mine = f"interaction/excitations/*/{number}/"
-            parts = (f"{name}_encoder/", mine, "interaction/squeezes/")
+            parts = (f"{name}/", mine, "interaction/squeezes/")
             own, *exchanged = [_squares(part, params, grads) for part in parts]
             both = exchanged[0] + exchanged[1]
             branch.append(own[1] / own[0])
@@ -166,6 +168,13 @@ def greedy(config: Config) -> Method:
             start=2 * config.steps_per_epoch,
         )
 
+    def memory(outputs: Outputs) -> Any:
+        if len(outputs.features) != 2:
+            raise ValueError(
+                f"method: greedy compares two modalities, got {list(outputs.features)}"
+            )
+        return baselines.not_greedy_yet()
+
     def steer(rest: Any, memory: Any) -> Any:
         return nnx.map_state(
             lambda _, x: x.replace(memory.care) if isinstance(x, Control) else x, rest
@@ -173,7 +182,7 @@ def greedy(config: Config) -> Method:
 
     return joint_only(
         fusion="mmtm",
-        memory=lambda _: baselines.not_greedy_yet(),
+        memory=memory,
         advance=advance,
         steer=steer,
     )

@@ -173,6 +173,12 @@ def test_greedy_steers_the_model():
     assert np.all(memory.branch > 0)
 
 
+def test_greedy_compares_two_modalities():
+    config = Config(method="greedy", modalities=3, **SMALL)
+    with pytest.raises(ValueError, match="greedy compares two modalities, got"):
+        make_program(config, make_task(config))
+
+
 def test_mmcosine_brings_its_fusion():
     _, program, _, metrics = run("mmcosine", steps=2)
     assert "kernels" in program.state.params["fusion"]

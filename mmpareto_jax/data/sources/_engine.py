@@ -162,11 +162,10 @@ def _decode_all(
         return
     with _pool(workers) as pool:
         jobs = [pool.submit(_decode_chunk, decode, *chunk) for chunk in missing]
-        try:
+        # A clip that kills its decoder takes the pool with it.
+        with contextlib.suppress(BrokenProcessPool):
             for job in concurrent.futures.as_completed(jobs):
                 yield job.result()
-        except BrokenProcessPool:
-            pass  # some clip has killed its decoder, and the pool with it
     for path, examples in missing:
         if not _report(path).exists():
             yield _decode_apart(decode, path, examples)
