@@ -9,23 +9,17 @@ import io
 import json
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._digit_images import NUM_CLASSES, embedded_digits
 from ._features import log_mel, standardise
+from ._split import SPLITS, Split, check_request, check_split
 
-Split = Literal["train", "validation", "test"]
-
-_SPLITS: tuple[str, ...] = get_args(Split)
-_NUM_CLASSES = 10
 _NUM_SAMPLES = 5120  # 0.64 s at 8 kHz, longer than every clip; 32 frames
 _UPSAMPLE = 2  # a pixel of 8 × 8 becomes 2 × 2
 _DEFAULT_SIZE = {"train": 1000, "validation": 400, "test": 400}
-# Images of each class, in the order of a fixed permutation: train, validation, rest.
-_IMAGES_PER_CLASS = {"train": slice(100), "validation": slice(100, 137)}
-_IMAGES_PER_CLASS["test"] = slice(137, None)
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,7 @@ def load_av_clips(split: Split) -> AVClips:
       >>> [str(voice) for voice in np.unique(clips.voice)]
       ['Gene', 'Hugo', 'edward', 'grandma', 'm6', 'steph']
     """
-    _check_split("load_av_clips", split)
+    check_split("load_av_clips", split)
     import soundfile
 
     folder = resources.files(__package__) / "av_digits"
@@ -172,10 +166,7 @@ def load_av_digits(
       array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1], dtype=int32)
     """
     name = "load_av_digits"
-    _check_split(name, split)
-    count = _DEFAULT_SIZE[split] if num_examples is None else num_examples
-    if count < 1:
-        raise ValueError(f"{name}: num_examples: expected at least 1, got {count}")
+    count = check_request(name, split, num_examples, _DEFAULT_SIZE, seed)
     if np.isnan(audio_snr_db) or audio_snr_db == -np.inf:
         raise ValueError(
             f"{name}: audio_snr_db: expected a number of dB or inf, got {audio_snr_db}"
@@ -189,29 +180,27 @@ def load_av_digits(
         raise ValueError(
             f"{name}: visual_occlusion: expected 0 to 8 pixels, got {visual_occlusion}"
         )
-    if seed < 0:
-        raise ValueError(f"{name}: seed: expected at least 0, got {seed}")
 
     clips = load_av_clips(split)
-    images, image_rows = _digit_images(split)
-    stream = _SPLITS.index(split)
+    images, image_rows = embedded_digits(split)
+    stream = SPLITS.index(split)
     # Trailing zeros do not change a seed: (seed, stream) would be example 0's stream.
     rng = np.random.default_rng((seed, stream, 0))
     clip_index = np.empty(count, np.int32)
     image_index = np.empty(count, np.int32)
-    for digit in range(_NUM_CLASSES):
+    for digit in range(NUM_CLASSES):
         clip_rows = rng.permutation(np.flatnonzero(clips.label == digit))
         digit_rows = rng.permutation(image_rows[digit])
-        pairs = np.arange(len(range(digit, count, _NUM_CLASSES)))
+        pairs = np.arange(len(range(digit, count, NUM_CLASSES)))
         possible = clip_rows.size * digit_rows.size
         if pairs.size > possible:
             raise ValueError(
-                f"{name}: num_examples: expected at most {_NUM_CLASSES * possible} "
+                f"{name}: num_examples: expected at most {NUM_CLASSES * possible} "
                 f"(distinct pairs of a {digit} in split {split!r}), got {count}"
             )
         shift = pairs // np.lcm(clip_rows.size, digit_rows.size)
-        clip_index[digit::_NUM_CLASSES] = clip_rows[pairs % clip_rows.size]
-        image_index[digit::_NUM_CLASSES] = digit_rows[(pairs + shift) % digit_rows.size]
+        clip_index[digit::NUM_CLASSES] = clip_rows[pairs % clip_rows.size]
+        image_index[digit::NUM_CLASSES] = digit_rows[(pairs + shift) % digit_rows.size]
 
     waveform = np.zeros((count, _NUM_SAMPLES), np.float32)
     visual = images[image_index]  # a copy
@@ -234,27 +223,9 @@ def load_av_digits(
     return AVDigits(
         audio=standardise(log_mel(waveform))[..., None],
         visual=standardise(large)[:, None, :, :, None],
-        label=np.arange(count, dtype=np.int32) % _NUM_CLASSES,
+        label=np.arange(count, dtype=np.int32) % NUM_CLASSES,
         clean_visual=clean_visual,
         clip_index=clip_index,
         image_index=image_index,
         voice=clips.voice[clip_index],
     )
-
-
-def _check_split(function: str, split: str) -> None:
-    if split not in _SPLITS:
-        raise ValueError(f"{function}: split: expected one of {_SPLITS}, got {split!r}")
-
-
-def _digit_images(split: str) -> tuple[NDArray[np.float32], list[NDArray[np.intp]]]:
-    """All digit images in [0, 1], ``[1797, 8, 8]``, and a split's rows per class."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    # Of identical images only the first counts: two splits must not share content.
-    _, unique = np.unique(pixels, axis=0, return_index=True)
-    order = np.random.default_rng(0).permutation(np.sort(unique))
-    chosen = _IMAGES_PER_CLASS[split]
-    rows = [order[labels[order] == digit][chosen] for digit in range(_NUM_CLASSES)]
-    return (pixels.reshape(-1, 8, 8) / 16.0).astype(np.float32), rows

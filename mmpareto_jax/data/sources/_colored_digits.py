@@ -7,12 +7,11 @@ Raw layout: MNIST's four IDX files (``train-images-idx3-ubyte`` ..., with or wit
 from __future__ import annotations
 
 import functools
-import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 
+from mmpareto_jax.data._digit_images import read_idx
 from mmpareto_jax.data.sources._engine import Arrays, Example, Plan, UnusableError
 
 # A mean colour for each class, far from each other.
@@ -115,33 +114,3 @@ def _embedded(split: str) -> tuple[np.ndarray, np.ndarray]:
         for x in small
     ]
     return np.stack(large), digits.target[rows]
-
-
-def read_idx(directory: Path, name: str) -> np.ndarray:
-    """An array of bytes in the IDX format.
-
-    Args:
-      directory: where the file is.
-      name: of the file, without ``.gz``.
-
-    Returns:
-      uint8, of the shape in the file's head.
-
-    Raises:
-      ValueError: there is no such file, or it is of another format or cut off.
-    """
-    plain, packed = directory / name, directory / f"{name}.gz"
-    if plain.exists():
-        data = plain.read_bytes()
-    elif packed.exists():
-        data = gzip.decompress(packed.read_bytes())
-    else:
-        raise ValueError(f"colored-digits: raw: {plain} is missing (also as .gz)")
-    zeros, kind, rank = struct.unpack(">HBB", data[:4])
-    if zeros or kind != 8:
-        raise ValueError(f"colored-digits: {name} is no IDX file of bytes")
-    shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
-    if values.size != np.prod(shape):
-        raise ValueError(f"colored-digits: {name} is cut off")
-    return values.reshape(shape)

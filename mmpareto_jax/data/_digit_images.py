@@ -1,0 +1,106 @@
+"""Real digits: scikit-learn's and MNIST's, parted into splits that share no image."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_CLASSES = 10
+
+# Images of each class, in the order of a fixed permutation: train, validation, rest.
+_IMAGES_PER_CLASS = {"train": slice(100), "validation": slice(100, 137)}
+_IMAGES_PER_CLASS["test"] = slice(137, None)
+
+
+def embedded_digits(
+    split: str,
+) -> tuple[NDArray[np.float32], list[NDArray[np.intp]]]:
+    """The 8 × 8 optical digits of scikit-learn.
+
+    Args:
+      split: ``"train"`` (100 images of each class), ``"validation"`` (37) or ``"test"``
+        (the rest).
+
+    Returns:
+      All images in [0, 1], float32 ``[1797, 8, 8]``, and the split's rows of them for
+      each class. Of identical images only the first is in any split.
+
+    Example:
+      >>> images, rows = embedded_digits("validation")
+      >>> images.shape, [len(row) for row in rows][:3]
+      ((1797, 8, 8), [37, 37, 37])
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    # Of identical images only the first counts: two splits must not share content.
+    _, unique = np.unique(pixels, axis=0, return_index=True)
+    order = np.random.default_rng(0).permutation(np.sort(unique))
+    chosen = _IMAGES_PER_CLASS[split]
+    rows = [order[labels[order] == digit][chosen] for digit in range(NUM_CLASSES)]
+    return (pixels.reshape(-1, 8, 8) / 16.0).astype(np.float32), rows
+
+
+def mnist_digits(
+    raw: Path, split: str
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.intp]]:
+    """MNIST from its four IDX files.
+
+    Args:
+      raw: their directory.
+      split: ``"test"`` is t10k; a tenth of the training images, always the same, is
+        ``"validation"``.
+
+    Returns:
+      All images of the file, uint8 ``[M, 28, 28]``, their labels, uint8 ``[M]``, and
+      the split's rows, in order.
+
+    Raises:
+      ValueError: as `read_idx`.
+    """
+    prefix = "t10k" if split == "test" else "train"
+    images = read_idx(raw, f"{prefix}-images-idx3-ubyte")
+    labels = read_idx(raw, f"{prefix}-labels-idx1-ubyte")
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"mnist_digits: raw: expected images [M, H, W] and labels [M] in {raw}, "
+            f"got {images.shape} and {labels.shape}"
+        )
+    if split == "test":
+        return images, labels, np.arange(len(images))
+    order = np.random.default_rng(0).permutation(len(images))
+    held = len(images) // 10
+    rows = order[:held] if split == "validation" else order[held:]
+    return images, labels, np.sort(rows)
+
+
+def read_idx(raw: Path, name: str) -> NDArray[np.uint8]:
+    """An array of bytes in the IDX format.
+
+    Args:
+      raw: the directory that the file is in.
+      name: of the file, without ``.gz``.
+
+    Returns:
+      uint8, of the shape in the file's head.
+
+    Raises:
+      ValueError: there is no such file, or it is of another format or cut off.
+    """
+    plain, packed = raw / name, raw / f"{name}.gz"
+    if plain.exists():
+        data = plain.read_bytes()
+    elif packed.exists():
+        data = gzip.decompress(packed.read_bytes())
+    else:
+        raise ValueError(f"read_idx: raw: {plain} is missing (also as .gz)")
+    # Two zeros, 8 for unsigned bytes, the number of axes, then each one's size.
+    if len(data) < 4 or data[:3] != b"\0\0\x08":
+        raise ValueError(f"read_idx: raw: {raw / name} is no IDX file of bytes")
+    start = 4 + 4 * data[3]
+    shape = [int(n) for n in np.frombuffer(data[4:start], ">u4")]
+    values = np.frombuffer(data, np.uint8)[start:]
+    if len(shape) != data[3] or values.size != np.prod(shape):
+        raise ValueError(f"read_idx: raw: {raw / name} is cut off")
+    return values.reshape(shape)
