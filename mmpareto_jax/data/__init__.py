@@ -21,4 +21,7 @@ from ._multi_digits import load_multi_digits as load_multi_digits
 from ._pipeline import Transform as Transform
 from ._pipeline import eval_batches as eval_batches
 from ._pipeline import train_batches as train_batches
+from ._scenes import SCENE_CLASSES as SCENE_CLASSES
+from ._scenes import Scenes as Scenes
+from ._scenes import load_scenes as load_scenes
 from ._split import Split as Split

@@ -128,7 +128,8 @@ def _digits(
     """All images in [0, 1], their labels, and the split's rows."""
     if raw is not None:
         pixels, classes, rows = mnist_digits(raw, split)
-        return (pixels / 255).astype(np.float32), classes.astype(np.int32), rows
+        grey = np.divide(pixels, 255, dtype=np.float32)
+        return grey, classes.astype(np.int32), rows
     images, by_class = embedded_digits(split)
     labels = np.full(len(images), -1, np.int32)
     for digit, found in enumerate(by_class):
