@@ -8,6 +8,8 @@ them, as the first transformation in an ``optax.chain``.
 from mmpareto_jax import weightings as weightings
 from mmpareto_jax._accumulate import accumulate as accumulate
 from mmpareto_jax._aggregate import aggregate as aggregate
+from mmpareto_jax._feature_level import FeatureLevel as FeatureLevel
+from mmpareto_jax._feature_level import feature_level as feature_level
 from mmpareto_jax._gramian import gramian as gramian
 from mmpareto_jax._groups import ObjectiveGroups as ObjectiveGroups
 from mmpareto_jax._min_norm import min_norm_weights as min_norm_weights

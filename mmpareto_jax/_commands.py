@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from mmpareto_jax.training._loop import Progress
 
 INTERRUPTED = 130
+PREPARED = (
+    "crema-d",
+    "kinetics-sounds",
+    "colored-digits",
+    "modelnet40",
+    "ucf-101",
+    "nyuv2",
+    "cityscapes",
+)
+_OTHERS = ("uniform", "uniform-gamma", "pareto", "mmpareto", "pcgrad", "cagrad")
+COMPARED = ("joint", *_OTHERS, "nash-mtl")
+COMPARED_TASKS = ("single-task", *_OTHERS, "nash-mtl")
 
 
 def train(arguments: dict[str, Any]) -> int:
@@ -79,21 +91,24 @@ def compare(arguments: dict[str, Any]) -> int:
     from pathlib import Path
 
     from mmpareto_jax import training
+    from mmpareto_jax.training._config import MULTI_TASK
 
+    if plan["methods"] is None:
+        plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
     comparison = training.Comparison(config, **plan)
     workdir = Path(workdir or f"runs/compare-{config.task}")
     with _comparison_bar() as progress:
         records = training.compare(
             comparison, workdir, workers=workers, progress=progress
         )
-    rows = training.summarize(comparison, records)
-    titles = training.make_task(config).title
+    measures = training.make_task(config).measures
+    rows = training.summarize(comparison, records, measures)
     times = _step_times(comparison, workdir)
-    table = training.markdown(rows, titles, times)
+    table = training.markdown(rows, measures, times)
     (workdir / "table.md").write_text(table + "\n")
     (workdir / "runs.csv").write_text(training.csv_text(records))
-    figures = training.draw_comparison(rows, records, titles, workdir / "figures")
-    print(f"Test accuracy in %, mean ± s.d. over {comparison.seeds} seeds; paired")
+    figures = training.draw_comparison(rows, records, measures, workdir / "figures")
+    print(f"On test, mean ± s.d. over {comparison.seeds} seeds, shares in %; paired")
     print(
         "differences of the first column with 95 % intervals; time of a step relative"
     )
@@ -210,13 +225,17 @@ def _print_result(result: Result, figures: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=f"{result.config.method}, accuracy in %")
+    shares = all(measure.percent for measure in result.measures)
+    title = f"{result.config.method}{', in %' if shares else ''}"
+    table = Table(box=box.SIMPLE_HEAD, title=title)
     table.add_column("")
     for split in result.scores:
         table.add_column(split, justify="right")
-    for objective, title in result.titles.items():
-        accuracies = [s[f"accuracy/{objective}"] for s in result.scores.values()]
-        table.add_row(title, *(f"{100 * x:.1f}" for x in accuracies))
+    for measure in result.measures:
+        values = [measure.shown(s[measure.name]) for s in result.scores.values()]
+        unit = ", %" if measure.percent and not shares else ""
+        shown = [f"{x:.1f}" if measure.percent else f"{x:.4g}" for x in values]
+        table.add_row(f"{measure.title}{unit}", *shown)
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     note = " on validation" if result.checkpoint == "best" else ""
@@ -267,13 +286,13 @@ def _progress_bar(config: Config) -> Iterator[Progress | None]:
 
         def progress(step: int, total: int, metrics: dict[str, Any]) -> None:
             if step % 10 == 0 and metrics:
-                shown = [
-                    f"{name.split('/')[1]} {100 * float(value):.0f} %, "
-                    f"loss {float(metrics[name.replace('accuracy', 'loss')]):.2f}"
-                    for name, value in sorted(metrics.items())
-                    if name.startswith("accuracy/")
-                ]
-                bar.update(task, metrics="; ".join(shown))
+                losses = {
+                    name.removeprefix("loss/"): float(value)
+                    for name, value in metrics.items()
+                    if name.startswith("loss/")
+                }
+                shown = "  ".join(f"{name} {x:.2f}" for name, x in losses.items())
+                bar.update(task, metrics=f"losses: {shown}")
             bar.update(task, completed=step, total=total)
 
         yield progress

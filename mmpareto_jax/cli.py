@@ -18,16 +18,6 @@ from mmpareto_jax import _commands
 from mmpareto_jax._version import __version__
 
 _USAGE_ERROR = 2
-_COMPARED = (
-    "joint",
-    "uniform",
-    "uniform-gamma",
-    "pareto",
-    "mmpareto",
-    "pcgrad",
-    "cagrad",
-    "nash-mtl",
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,9 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--methods",
         type=_listed(str),
-        default=_COMPARED,
         metavar="A,B,...",
-        help=f"(default: {','.join(_COMPARED)})",
+        help=f"(default: {','.join(_commands.COMPARED)}; "
+        "for several tasks single-task instead of joint)",
     )
     compare.add_argument(
         "--lr-grid",
@@ -176,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         help="decode a published data set into one compact form",
         allow_abbrev=False,
     )
-    prepare.add_argument("name", choices=typing.get_args(Task)[1:])
+    prepare.add_argument("name", choices=_commands.PREPARED)
     prepare.add_argument(
         "--raw", metavar="DIR", help="the published files (colored-digits: or nothing)"
     )

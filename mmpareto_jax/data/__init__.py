@@ -4,11 +4,12 @@ from ._augment import augmentation as augmentation
 from ._augment import crop_box as crop_box
 from ._augment import middle_frames as middle_frames
 from ._augment import random_frames as random_frames
+from ._augment_dense import dense_augmentation as dense_augmentation
 from ._av_digits import AVClips as AVClips
 from ._av_digits import AVDigits as AVDigits
 from ._av_digits import load_av_clips as load_av_clips
 from ._av_digits import load_av_digits as load_av_digits
-from ._digit_tasks import TASKS as TASKS
+from ._digit_tasks import DIGIT_TASKS as DIGIT_TASKS
 from ._digit_tasks import DigitTasks as DigitTasks
 from ._digit_tasks import load_digit_tasks as load_digit_tasks
 from ._features import hz_to_mel as hz_to_mel

@@ -82,12 +82,13 @@ def random_frames(
             out[row, part] = pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
     # Pillow and the copies leave the interpreter's lock.
-    list(_pool().map(one, range(len(frames))))
+    list(pool().map(one, range(len(frames))))
     return out
 
 
 @functools.cache
-def _pool() -> concurrent.futures.ThreadPoolExecutor:
+def pool() -> concurrent.futures.ThreadPoolExecutor:
+    """Threads for the examples of a batch."""
     return concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
 

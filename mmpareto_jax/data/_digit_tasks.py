@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ._digit_images import embedded_digits
 from ._split import SPLITS, Split, check_request
 
-TASKS: Mapping[str, int] = MappingProxyType(
+DIGIT_TASKS: Mapping[str, int] = MappingProxyType(
     {
         "digit": 10,
         "position": 4,
@@ -62,14 +62,14 @@ class DigitTasks:
 def load_digit_tasks(
     split: Split,
     *,
-    num_tasks: int = len(TASKS),
+    num_tasks: int = len(DIGIT_TASKS),
     num_examples: int | None = None,
     noise: float = 0.04,
     seed: int = 0,
 ) -> DigitTasks:
     """Render one digit in every image and ask ``num_tasks`` questions about it.
 
-    The tasks are the first of `TASKS`:
+    The tasks are the first of `DIGIT_TASKS`:
 
     * ``digit``: which one, 0 to 9;
     * ``position``: of its centre: top left, top right, bottom left, bottom right;
@@ -109,16 +109,16 @@ def load_digit_tasks(
 
     name = "load_digit_tasks"
     count = check_request(name, split, num_examples, _DEFAULT_SIZE, seed)
-    if not 1 <= num_tasks <= len(TASKS):
+    if not 1 <= num_tasks <= len(DIGIT_TASKS):
         raise ValueError(
-            f"{name}: num_tasks: expected 1 to {len(TASKS)}, got {num_tasks}"
+            f"{name}: num_tasks: expected 1 to {len(DIGIT_TASKS)}, got {num_tasks}"
         )
     if not 0.0 <= noise < np.inf:
         raise ValueError(
             f"{name}: noise: expected a finite standard deviation >= 0, got {noise}"
         )
     images, rows = embedded_digits(split)
-    labels = {task: np.empty(count, np.int32) for task in TASKS}
+    labels = {task: np.empty(count, np.int32) for task in DIGIT_TASKS}
     image_index = np.empty(count, np.int32)
     image = np.empty((count, _SIDE, _SIDE), np.float32)
     stream = SPLITS.index(split)
@@ -147,10 +147,10 @@ def load_digit_tasks(
         image[i] = level + contrast * ink
         image[i] += noise * rng.standard_normal((_SIDE, _SIDE), np.float32)
         drawn = (digit, position, size, rotation, digit % 2, brightness, polarity)
-        for task, value in zip(TASKS, (*drawn, digit >= 5), strict=True):
+        for task, value in zip(DIGIT_TASKS, (*drawn, digit >= 5), strict=True):
             labels[task][i] = value
     return DigitTasks(
         image=((image - np.float32(0.5)) * np.float32(4.0))[..., None],
-        labels={task: labels[task] for task in list(TASKS)[:num_tasks]},
+        labels={task: labels[task] for task in list(DIGIT_TASKS)[:num_tasks]},
         image_index=image_index,
     )

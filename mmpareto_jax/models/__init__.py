@@ -7,8 +7,9 @@ from mmpareto_jax.models._cnn import SmallCNN as SmallCNN
 from mmpareto_jax.models._fusion import ConcatFusion as ConcatFusion
 from mmpareto_jax.models._fusion import CosineFusion as CosineFusion
 from mmpareto_jax.models._fusion import SumFusion as SumFusion
-from mmpareto_jax.models._mmtm import MMTM as MMTM
+from mmpareto_jax.models._lenet import LeNet as LeNet
 from mmpareto_jax.models._mmtm import Control as Control
+from mmpareto_jax.models._mmtm import MMTM as MMTM
 from mmpareto_jax.models._modulation import FiLMFusion as FiLMFusion
 from mmpareto_jax.models._modulation import GatedFusion as GatedFusion
 from mmpareto_jax.models._multimodal import Encoder as Encoder
@@ -17,7 +18,15 @@ from mmpareto_jax.models._multimodal import Interaction as Interaction
 from mmpareto_jax.models._multimodal import MultimodalClassifier as MultimodalClassifier
 from mmpareto_jax.models._multimodal import Outputs as Outputs
 from mmpareto_jax.models._multimodal import StagedEncoder as StagedEncoder
+from mmpareto_jax.models._multitask import DenseHead as DenseHead
+from mmpareto_jax.models._multitask import MultitaskModel as MultitaskModel
+from mmpareto_jax.models._multitask import Sharing as Sharing
 from mmpareto_jax.models._resnet import ResNet18 as ResNet18
+from mmpareto_jax.models._segnet import SegNet as SegNet
+from mmpareto_jax.models._sharing import CrossStitch as CrossStitch
+from mmpareto_jax.models._sharing import HardSharing as HardSharing
+from mmpareto_jax.models._sharing import MTAN as MTAN
+from mmpareto_jax.models._sharing import Separate as Separate
 from mmpareto_jax.models._torch import load_torch as load_torch
 from mmpareto_jax.models._torch import to_torch as to_torch
 from mmpareto_jax.models._transformer import PatchTransformer as PatchTransformer

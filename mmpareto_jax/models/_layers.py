@@ -146,3 +146,9 @@ def global_mean(x: jax.Array) -> jax.Array:
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)), dtype=wide)
+
+
+def max_pool_2(x: jax.Array) -> jax.Array:
+    """2x2 max pooling of [B, H, W, C], rounding down."""
+    y: jax.Array = nnx.max_pool(x, (2, 2), strides=(2, 2))
+    return y

@@ -231,7 +231,7 @@ class MultimodalClassifier(nnx.Module):
         additive = self.interaction is None or self.interaction.joint_widths is None
         if additive and hasattr(self.fusion, "parts"):
             parts = dict(zip(self.modalities, self.fusion.parts(seen), strict=True))
-        return Outputs(_wide(logits), features, _wide(parts))
+        return Outputs(wide(logits), features, wide(parts))
 
     def __call__(
         self, inputs: Mapping[str, jax.Array], *, detach_unimodal: bool = False
@@ -240,7 +240,7 @@ class MultimodalClassifier(nnx.Module):
         return self.outputs(inputs, detach_unimodal=detach_unimodal).logits
 
 
-def _wide(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def wide(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """In float32 or wider, in the same order."""
     return {
         name: z.astype(jnp.promote_types(z.dtype, jnp.float32))

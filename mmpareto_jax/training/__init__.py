@@ -7,6 +7,7 @@ from mmpareto_jax.training._compare import read_runs as read_runs
 from mmpareto_jax.training._comparison_figures import draw_comparison as draw_comparison
 from mmpareto_jax.training._config import Config as Config
 from mmpareto_jax.training._config import load_config as load_config
+from mmpareto_jax.training._criteria import Measure as Measure
 from mmpareto_jax.training._figures import draw_figures as draw_figures
 from mmpareto_jax.training._loop import Result as Result
 from mmpareto_jax.training._loop import evaluate as evaluate
@@ -14,8 +15,12 @@ from mmpareto_jax.training._loop import read_config as read_config
 from mmpareto_jax.training._loop import train as train
 from mmpareto_jax.training._metrics import read_metrics as read_metrics
 from mmpareto_jax.training._summary import csv_text as csv_text
+from mmpareto_jax.training._summary import mean_ranks as mean_ranks
 from mmpareto_jax.training._summary import markdown as markdown
 from mmpareto_jax.training._summary import paired as paired
+from mmpareto_jax.training._summary import (
+    relative_improvement as relative_improvement,
+)
 from mmpareto_jax.training._summary import summarize as summarize
 from mmpareto_jax.training._sweep import SETTINGS as SETTINGS
 from mmpareto_jax.training._sweep import SweepRow as SweepRow

@@ -1,4 +1,4 @@
-"""The model that a config asks for."""
+"""The models that configs ask for."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from flax import nnx
 
 from mmpareto_jax.models import (
     MMTM,
+    MTAN,
     BottleneckTokens,
     CentralNet,
+    CrossStitch,
+    DenseHead,
     CosineFusion,
     FiLMFusion,
     Fusion,
     GatedFusion,
+    HardSharing,
     Interaction,
+    LeNet,
     MultimodalClassifier,
+    MultitaskModel,
     PatchTransformer,
     ResNet18,
+    SegNet,
+    Separate,
+    Sharing,
     SmallCNN,
     StagedEncoder,
     SumFusion,
@@ -53,12 +62,73 @@ def make_classifier(
     )
 
 
+def make_multitask_model(
+    config: Config,
+    sharing: str,
+    shape: tuple[int, ...],
+    tasks: Mapping[str, int],
+    *,
+    dense: bool,
+    rngs: nnx.Rngs,
+) -> MultitaskModel:
+    """The multi-task model that a config asks for.
+
+    Args:
+      config: trunk, width and dtype.
+      sharing: by the name of ``--sharing``.
+      shape: [H, W, C] of an image.
+      tasks: task -> width of its prediction.
+      dense: whether there is a prediction for every pixel.
+      rngs: gives the keys.
+    """
+    if dense != (config.encoder == "segnet") and config.encoder != "default":
+        per = "every pixel: --encoder segnet" if dense else "the image: not segnet"
+        raise ValueError(f"encoder: {config.task} has a prediction for {per}")
+
+    def make_trunk() -> StagedEncoder:
+        return _trunk(config, shape, dense, rngs)
+
+    shared: Sharing
+    match sharing:
+        case "hard":
+            shared = HardSharing(make_trunk(), len(tasks))
+        case "cross-stitch":
+            shared = CrossStitch(make_trunk, len(tasks))
+        case "mtan":
+            dtype = jnp.dtype(config.dtype)
+            shared = MTAN(make_trunk(), len(tasks), dtype=dtype, rngs=rngs)
+        case _:
+            shared = Separate(make_trunk, len(tasks))
+    head = DenseHead if dense else nnx.Linear
+    width = shared.out_features
+    return MultitaskModel(
+        shared, {name: head(width, out, rngs=rngs) for name, out in tasks.items()}
+    )
+
+
+def _trunk(
+    config: Config, shape: tuple[int, ...], dense: bool, rngs: nnx.Rngs
+) -> StagedEncoder:
+    dtype, width = jnp.dtype(config.dtype), config.width
+    if dense:
+        widths = (width // 4, width // 2, width)
+        return SegNet(shape[-1], widths, dtype=dtype, rngs=rngs)
+    if config.encoder == "default":
+        return LeNet(shape, (width // 4, width // 2), width, dtype=dtype, rngs=rngs)
+    return _encoder(config, shape, rngs)
+
+
 def _encoder(config: Config, shape: tuple[int, ...], rngs: nnx.Rngs) -> StagedEncoder:
     dtype, width, kind = jnp.dtype(config.dtype), config.width, config.encoder
     if kind == "default":
         kind = "cnn" if config.task in ("av-digits", "colored-digits") else "resnet18"
     if kind == "resnet18":
         return ResNet18(shape[-1], dtype=dtype, rngs=rngs)
+    if kind == "lenet":
+        widths = (width // 4, width // 2)
+        return LeNet(shape, widths, width, dtype=dtype, rngs=rngs)
+    if kind == "segnet":
+        raise ValueError("encoder: segnet is for predictions of every pixel")
     if kind == "cnn":
         widths = (width // 4, width // 2, width)
         return SmallCNN(shape[-1], widths, dtype=dtype, rngs=rngs)

@@ -14,8 +14,8 @@ from mmpareto_jax._groups import named_leaves
 
 Tree = TypeVar("Tree")
 Which = Literal["best", "latest"]
-_METRIC = "accuracy"
-_NONE = -1.0  # saved between validations: worse than any accuracy
+_METRIC = "score"
+_NONE = -1e30  # saved between validations: worse than any score
 
 
 class Checkpoints:
@@ -31,7 +31,7 @@ class Checkpoints:
             [
                 policies.LatestN(1),
                 policies.BestN(
-                    get_metric_fn=_accuracy,
+                    get_metric_fn=_score,
                     n=1,
                 ),
             ]
@@ -40,16 +40,16 @@ class Checkpoints:
             directory.absolute(),
             # Orbax stores metrics only when it is told how to compare them.
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep, best_fn=_accuracy
+                preservation_policy=keep, best_fn=_score
             ),
         )
 
-    def save(self, state: Any, step: int, accuracy: float | None = None) -> None:
-        """Saves in the background; `accuracy` makes it a candidate for the best."""
+    def save(self, state: Any, step: int, score: float | None = None) -> None:
+        """Saves in the background; `score` makes it a candidate for the best."""
         self._manager.save(
             step,
             args=ocp.args.StandardSave(_to_arrays(state)),
-            metrics={_METRIC: _NONE if accuracy is None else accuracy},
+            metrics={_METRIC: _NONE if score is None else score},
             force=True,
         )
 
@@ -80,9 +80,9 @@ class Checkpoints:
         """The step of the best checkpoint on validation, the latest of equals."""
         self._manager.wait_until_finished()
         ranked = [
-            (accuracy, step)
+            (score, step)
             for step in self._manager.all_steps()
-            if (accuracy := _accuracy(self._manager.metrics(step))) != _NONE
+            if (score := _score(self._manager.metrics(step))) != _NONE
         ]
         return max(ranked)[1] if ranked else None
 
@@ -92,7 +92,7 @@ class Checkpoints:
         self._manager.close()
 
 
-def _accuracy(metrics: Any) -> float:
+def _score(metrics: Any) -> float:
     return float(metrics[_METRIC])
 
 

@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import json
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +84,7 @@ class Comparison:
         ]
 
     def learning_rates(self, records: Sequence[Record]) -> dict[str, float]:
-        """Method -> the learning rate with the best mean validation accuracy."""
+        """Method -> the learning rate with the best mean on validation."""
 
         def score(method: str, lr: float) -> float:
             found = [
@@ -92,7 +93,7 @@ class Comparison:
                 if (r["method"], r["lr"]) == (method, lr)
                 and r["seed"] >= _FIRST_TUNING_SEED
             ]
-            return float(np.mean(found)) if found else -1.0
+            return float(np.mean(found)) if found else -math.inf
 
         return {
             method: max(self.lr_grid, key=functools.partial(score, method))
@@ -120,8 +121,8 @@ def compare(
 
     Returns:
       The records of all runs, tuning included. A record has the run's method, lr and
-      seed; by objective the accuracies on "validation" and "test" of the epoch that
-      is best on validation; by group the share of conflicting steps, the histogram of
+      seed; the measures on "validation" and "test" of the epoch that is best on
+      validation; by group the share of conflicting steps, the histogram of
       cosines, quantiles of the magnitude factor and the gradients' norms by epoch.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmpareto_jax.training._criteria import Measure
 from mmpareto_jax.training._run_once import COSINE_BINS, RADII, Record
 from mmpareto_jax.training._summary import Row
 
@@ -16,15 +17,15 @@ from mmpareto_jax.training._summary import Row
 def draw_comparison(
     rows: Sequence[Row],
     records: Sequence[Record],
-    titles: Mapping[str, str],
+    measures: Sequence[Measure],
     directory: Path,
 ) -> list[Path]:
-    """Draws accuracies, cosines, gradient norms, magnitude factors and sharpness.
+    """Draws test scores, cosines, gradient norms, magnitude factors and sharpness.
 
     Args:
       rows: of ``summarize``.
       records: of all runs.
-      titles: objective -> what people call it.
+      measures: of the task, the main one first.
       directory: where the PNG files go; created if it does not exist.
 
     Returns:
@@ -40,7 +41,7 @@ def draw_comparison(
         for row in rows
     }
     figures = {
-        "accuracy": _accuracy(rows, titles),
+        "scores": _scores(rows, measures),
         "cosines": _per_group(final, _cosines, "cosine of the gradients", "share"),
         "norms": _per_group(final, _norms, "epoch", "gradient norm: joint –, own ‑ ‑"),
         "magnitude": _per_group(final, _magnitude, "quantile", "mean weight (γλ)"),
@@ -55,20 +56,26 @@ def draw_comparison(
     return paths
 
 
-def _accuracy(rows: Sequence[Row], titles: Mapping[str, str]) -> Figure:
+def _scores(rows: Sequence[Row], measures: Sequence[Measure]) -> Figure:
+    across = min(3, len(measures))
+    down = -(-len(measures) // across)
     figure = Figure(
-        figsize=(4 * len(titles), 0.35 * len(rows) + 1.2), layout="constrained"
+        figsize=(4 * across, down * (0.35 * len(rows) + 1.2)), layout="constrained"
     )
-    axes = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
-    for axis, (objective, title) in zip(axes, titles.items(), strict=True):
+    axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+    for axis, measure in zip(axes, measures, strict=False):
         for y, row in enumerate(rows):
-            values = row.scores[objective]
+            values = row.scores[measure.name]
             axis.plot(values, np.full(len(values), y), "o", alpha=0.3, color="C0")
             axis.errorbar(
                 values.mean(), y, xerr=values.std(ddof=1), fmt="k|", capsize=4, ms=12
             )
-        axis.set(title=title, xlabel="test accuracy, %")
+        unit = ", %" if measure.percent else ""
+        way = "" if measure.higher else " (less is better)"
+        axis.set(title=measure.title, xlabel=f"test{unit}{way}")
         axis.grid(axis="x", alpha=0.3)
+    for axis in axes[len(measures) :]:
+        axis.set_visible(False)
     axes[0].set_yticks(range(len(rows)), [row.method for row in rows])
     axes[0].invert_yaxis()
     return figure

@@ -22,6 +22,11 @@ Task = Literal[
     "colored-digits",
     "modelnet40",
     "ucf-101",
+    "multi-digits",
+    "digit-tasks",
+    "scenes",
+    "nyuv2",
+    "cityscapes",
 ]
 Method = Literal[
     "joint",
@@ -65,10 +70,38 @@ Method = Literal[
     "greedy",
     "g-blending",
     "relearning",
+    "single-task",
 ]
 Fusion = Literal[
     "concat", "sum", "film", "gated", "cosine", "mmtm", "central", "bottleneck"
 ]
+
+
+Sharing = Literal["hard", "cross-stitch", "mtan", "separate"]
+
+# Several tasks of one input, instead of several modalities of one task.
+MULTI_TASK = ("multi-digits", "digit-tasks", "scenes", "nyuv2", "cityscapes")
+# Methods that are about a joint objective and its modalities, and the one that is not.
+_MULTIMODAL_METHODS = (
+    "joint",
+    "ogm",
+    "ogm-ge",
+    "agm",
+    "pmr",
+    "mmcosine",
+    "greedy",
+    "g-blending",
+    "relearning",
+)
+# Training examples of the data that are in the package.
+_EMBEDDED = {
+    "av-digits": 1000,
+    "multi-digits": 2000,
+    "digit-tasks": 2000,
+    "scenes": 500,
+}
+# Pairs of MNIST's digits, as many as there are digits to train on.
+_MNIST_PAIRS = 54_000
 
 
 def _option(default: Any, help: str) -> Any:  # noqa: A002
@@ -93,7 +126,8 @@ class Config:
 
     task: Task = _option("av-digits", "what to learn")
     data: str | None = _option(
-        None, "directory that mmpareto prepare wrote; av-digits needs none"
+        None,
+        "directory that mmpareto prepare wrote; multi-digits: MNIST's IDX files, or none",
     )
     method: Method = _option("mmpareto", "how the objectives' gradients are combined")
     gamma: float = _option(1.5, "MMPareto's factor on the encoders' gradients")
@@ -112,11 +146,19 @@ class Config:
     alpha: float | None = _option(
         None, "strength of OGM, AGM or PMR, λ of Re-learning, ε of Greedy; or their own"
     )
-    encoder: Literal["default", "cnn", "transformer", "resnet18"] = _option(
-        "default", "of each modality: a small CNN for digits, else ResNet-18"
+    encoder: Literal["default", "cnn", "transformer", "resnet18", "lenet", "segnet"] = (
+        _option(
+            "default",
+            "of each modality: a small CNN for digits, else ResNet-18; "
+            "the trunk of the tasks: a LeNet for digits, else a SegNet",
+        )
     )
     fusion: Fusion = _option(
         "concat", "how the encoders meet; bottleneck needs --encoder transformer"
+    )
+    sharing: Sharing = _option("hard", "multi-task: what the tasks' trunks have in common")
+    gradients: Literal["parameters", "features"] = _option(
+        "parameters", "multi-task: with respect to what they are combined"
     )
     width: int = _option(64, "of the features; the CNN's layers have 1/4, 1/2 and 1/1")
     seed: int = _option(0, "of the parameters and the order of the examples")
@@ -132,7 +174,9 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = _option("float32", "of the computation")
     pullback: Literal["unroll", "vmap"] = _option("unroll", "of the gradient engine")
     train_examples: int | None = _option(
-        None, "size of the training split; default: 1000 av-digits, else all there are"
+        None,
+        "size of the training split; default: 1000 av-digits, 2000 multi-digits and "
+        "digit-tasks, 500 scenes, else all there are",
     )
     audio_snr_db: float = _option(3.0, "noise on the spoken digit, dB")
     visual_noise: float = _option(0.3, "noise on the written digit, standard deviation")
@@ -145,6 +189,11 @@ class Config:
         0.0, "share of examples that show one digit and say another; either is right"
     )
 
+    num_tasks: int = _option(8, "of digit-tasks, the first ones of eight")
+    right_noise: float = _option(
+        0.3, "multi-digits: share of salt-and-pepper pixels on the right digit"
+    )
+
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
@@ -153,10 +202,16 @@ class Config:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         given = self.train_examples
         _check("train_examples", given, given is None or given >= 1, "at least 1")
-        needed = self.task != "av-digits"
-        there = (self.data is not None) == needed
+        needed = self.task not in _EMBEDDED
+        there = (self.data is not None) == needed or self.task == "multi-digits"
         expected = "the directory of prepared data" if needed else "nothing"
         _check("data", self.data, there, f"{expected} for {self.task}")
+        several = self.task in MULTI_TASK
+        other = ("single-task",) if not several else _MULTIMODAL_METHODS
+        kind = "multi-task" if several else "multimodal"
+        fits = self.method not in other
+        _check("method", self.method, fits, f"one for {kind} tasks")
+        _check("num_tasks", self.num_tasks, 2 <= self.num_tasks <= 8, "2 to 8")
         _check("steps", self.steps, self.steps is None or self.steps >= 1, "at least 1")
         _check("seed", self.seed, 0 <= self.seed < 2**31, "0 to 2**31 - 1")
         fits = self.batch_size <= self.num_train
@@ -173,7 +228,7 @@ class Config:
         meets = self.fusion != "bottleneck" or self.encoder == "transformer"
         _check("fusion", self.fusion, meets, "another one, or --encoder transformer")
         _check("modalities", self.modalities, self.modalities in (2, 3), "2 or 3")
-        for name in ("visual_label_noise", "contradiction"):
+        for name in ("visual_label_noise", "contradiction", "right_noise"):
             share = getattr(self, name)
             _check(name, share, 0 <= share <= 1, "0 to 1")
         for name in ("gamma", "weight_decay", "visual_noise"):
@@ -184,7 +239,9 @@ class Config:
     def num_train(self) -> int:
         """The number of training examples."""
         if self.data is None:
-            return self.train_examples or 1000
+            return self.train_examples or _EMBEDDED[self.task]
+        if self.task == "multi-digits":
+            return self.train_examples or _MNIST_PAIRS
         return min(self.train_examples or 2**62, _prepared_size(self.data, self.task))
 
     @property

@@ -14,7 +14,10 @@ from matplotlib.figure import Figure
 from mmpareto_jax.training._metrics import read_metrics
 
 # Okabe & Ito's colours, which stay apart for colour-blind readers.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
+    *("#E69F00", "#56B4E9", "#000000", "#F0E442"),
+)
 _Record = dict[str, Any]
 
 
@@ -57,18 +60,26 @@ def draw_figures(workdir: str | Path) -> list[Path]:
 
 
 def _learning_curves(train: list[_Record], validation: list[_Record]) -> Figure:
-    figure, axes = _panels(2)
-    for axis, metric in zip(axes, ("accuracy", "loss"), strict=True):
-        for name, colour in _colours(train).items():
-            key = f"{metric}/{name}"
-            steps, values = _series(train, key)
+    colours = _colours(train)
+    kinds = list(
+        {k.split("/")[0]: None for k in train[0] if k.split("/", 1)[-1] in colours}
+    )
+    figure, axes = _panels(len(kinds))
+    for axis, kind in zip(axes, kinds, strict=True):
+        for name, colour in colours.items():
+            steps, values = _series(train, f"{kind}/{name}")
+            if not len(steps):
+                continue
             axis.plot(steps, _smooth(values), color=colour, alpha=0.35, lw=1)
-            steps, values = _series(validation, key)
+            steps, values = _series(validation, f"{kind}/{name}")
             axis.plot(steps, values, color=colour, marker=".", label=name)
-        axis.set(xlabel="step", ylabel=metric)
-    axes[0].set(title="validation (dots), training (faint)", ylim=(0, 1.02))
-    axes[1].set_yscale("log")
-    axes[0].legend(frameon=False, loc="lower right")
+        axis.set(xlabel="step", ylabel=kind.replace("_", " "))
+        if kind == "loss":
+            axis.set_yscale("log")
+        if kind == "accuracy":
+            axis.set_ylim(0, 1.02)
+        axis.legend(frameon=False)
+    axes[0].set(title="validation (dots), training (faint)")
     return figure
 
 
@@ -123,8 +134,10 @@ def _gradient_norms(train: list[_Record], groups: Sequence[str]) -> Figure:
 
 
 def _panels(num: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(5.2 * num, 3.6), layout="constrained")
-    axes = [figure.add_subplot(1, num, i + 1) for i in range(num)]
+    across = min(num, 3)
+    down = -(-num // across)
+    figure = Figure(figsize=(5.2 * across, 3.6 * down), layout="constrained")
+    axes = [figure.add_subplot(down, across, i + 1) for i in range(num)]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)

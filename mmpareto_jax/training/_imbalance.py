@@ -18,10 +18,11 @@ from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._method import (
     Epoch,
     Groups,
+    Losses,
     Method,
     Transformation,
-    cross_entropies,
 )
+from mmpareto_jax.training._task import Batch
 
 # --- Modulation of the joint loss's gradient, after its combination
 
@@ -66,10 +67,11 @@ def agm(groups: Groups, config: Config) -> Transformation:
     return optax.chain(plain_sum(groups), modulate)
 
 
-def scores(outputs: Outputs, label: jax.Array, *, log: bool) -> dict[str, Any]:
+def scores(outputs: Outputs, batch: Batch, *, log: bool) -> dict[str, Any]:
     """The right class under each modality's part of the joint logits."""
     if not outputs.parts:
         raise ValueError("method: OGM and AGM need a fusion that adds: concat, sum")
+    label = batch["label"]
     rows = jnp.arange(len(label))
     logs = {m: jax.nn.log_softmax(z)[rows, label] for m, z in outputs.parts.items()}
     return {"scores": {m: jnp.mean(-x if log else jnp.exp(x)) for m, x in logs.items()}}
@@ -87,9 +89,10 @@ def pmr(config: Config) -> Method:
         prototypes = {m: jnp.zeros((classes, n)) for m, n in widths.items()}
         return {"known": jnp.zeros(()), "prototypes": prototypes}
 
-    def losses(outputs: Outputs, label: jax.Array, memory: Any) -> dict[str, jax.Array]:
-        found = cross_entropies(outputs, label)
-        pull = baselines.prototype_losses(outputs.features, label, memory["prototypes"])
+    def losses(found: Losses, outputs: Outputs, batch: Batch, memory: Any) -> Losses:
+        pull = baselines.prototype_losses(
+            outputs.features, batch["label"], memory["prototypes"]
+        )
         extra = strength * memory["known"] * sum(pull.values())
         return found | {"joint": found["joint"] + extra}
 
@@ -116,8 +119,8 @@ _SUPER_EPOCH = 3
 
 
 def blending() -> Method:
-    def losses(outputs: Outputs, label: jax.Array, memory: Any) -> dict[str, jax.Array]:
-        found = cross_entropies(outputs, label)
+    def losses(found: Losses, outputs: Outputs, batch: Batch, memory: Any) -> Losses:
+        del outputs, batch
         return {k: memory.weights[k] * x for k, x in found.items()}
 
     def renew(state: Any, epoch: Epoch) -> Any:

@@ -17,9 +17,11 @@ from mmpareto_jax import ObjectiveGroups, __version__
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._checkpoint import Checkpoints, Which
 from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._criteria import Measure
 from mmpareto_jax.training._metrics import Metrics, read_metrics
 from mmpareto_jax.training._step import Program, TrainState, make_program
-from mmpareto_jax.training._tasks import Task, make_task
+from mmpareto_jax.training._task import Task
+from mmpareto_jax.training._tasks import make_task
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 
@@ -38,7 +40,7 @@ class Result:
       conflicts: group -> share of steps with a conflict, up to now; for the groups
         of parameters on which several objectives act.
       groups: which objectives act on which parameters.
-      titles: objective -> what people call it.
+      measures: what of the scores is reported, the main one first.
       state: the state at the end of the run (after ``evaluate``: the checkpoint's).
     """
 
@@ -50,7 +52,7 @@ class Result:
     scores: dict[str, dict[str, float]]
     conflicts: dict[str, float]
     groups: ObjectiveGroups
-    titles: dict[str, str]
+    measures: tuple[Measure, ...]
     state: TrainState = dataclasses.field(repr=False)
 
 
@@ -100,12 +102,12 @@ def train(
                     progress(step, config.num_steps, values)
 
             def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
-                step, accuracy = int(state.step), None
+                step, score = int(state.step), None
                 if scores is not None:
                     metrics.write(step, "validation", scores)
-                    accuracy = scores[f"accuracy/{next(iter(task.title))}"]
+                    score = scores[task.measures[0].name]
                 metrics.flush()
-                checkpoints.save(state, step, accuracy)
+                checkpoints.save(state, step, score)
 
             state = fit(
                 program,
@@ -268,7 +270,7 @@ class _Run:
                 if steps and (key := f"{group}/conflict") in steps[0]
             },
             groups=self.program.groups,
-            titles=dict(self.task.title),
+            measures=self.task.measures,
             state=state,
         )
 

@@ -6,26 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import optax
 
 import mmpareto_jax as mmp
 from mmpareto_jax.models import Outputs
-from mmpareto_jax.training._config import Config, Fusion
+from mmpareto_jax.training._config import Config, Fusion, Sharing
+from mmpareto_jax.training._task import Batch
 
 Groups: TypeAlias = mmp.ObjectiveGroups
+Losses: TypeAlias = dict[str, jax.Array]
 Transformation: TypeAlias = optax.GradientTransformationExtraArgs
-
-
-def cross_entropies(
-    outputs: Outputs, label: jax.Array, memory: Any = ()
-) -> dict[str, jax.Array]:
-    """Objective -> mean cross-entropy, a scalar."""
-    del memory
-    return {
-        name: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(z, label))
-        for name, z in outputs.logits.items()
-    }
 
 
 class Method(NamedTuple):
@@ -36,8 +26,10 @@ class Method(NamedTuple):
         updates, with ``losses=`` and what `signals` gives.
       probes: whether the unimodal heads only watch, and train no encoder.
       fusion: the fusion that belongs to it; None: that of the config.
-      losses: (outputs, label, memory) -> objective -> what is differentiated.
-      signals: (outputs, label) -> further arguments for ``tx.update``.
+      sharing: the sharing that belongs to it; None: that of the config.
+      losses: (losses by objective, outputs, batch, memory) -> objective -> what is
+        differentiated.
+      signals: (outputs, batch) -> further arguments for ``tx.update``.
       memory: (outputs of a batch, as shapes) -> what `losses` sees beside the batch;
         part of the state, so of the checkpoints.
       advance: (memory, params, stacked gradients) -> memory, at the end of every step.
@@ -49,8 +41,9 @@ class Method(NamedTuple):
     combination: Callable[[Groups, Config], Transformation]
     probes: bool = False
     fusion: Fusion | None = None
-    losses: Callable[[Outputs, jax.Array, Any], dict[str, jax.Array]] = cross_entropies
-    signals: Callable[[Outputs, jax.Array], dict[str, Any]] = lambda *_: {}
+    sharing: Sharing | None = None
+    losses: Callable[[Losses, Outputs, Batch, Any], Losses] = lambda losses, *_: losses
+    signals: Callable[[Outputs, Batch], dict[str, Any]] = lambda *_: {}
     memory: Callable[[Outputs], Any] = lambda _: ()
     advance: Callable[[Any, Any, Any], Any] = lambda memory, *_: memory
     steer: Callable[[Any, Any], Any] = lambda rest, _: rest

@@ -66,6 +66,9 @@ _METHODS: dict[str, Callable[[Config], Method]] = {
     "greedy": imbalance.greedy,
     "g-blending": lambda _: imbalance.blending(),
     "relearning": lambda _: imbalance.joint_only(between_epochs=imbalance.relearn),
+    "single-task": lambda _: _of_rule(lambda _: mmp.weightings.uniform())._replace(
+        sharing="separate"
+    ),
 }
 
 
@@ -77,10 +80,8 @@ def method_of(config: Config) -> Method:
     return _of_rule(lambda _: getattr(mmp.weightings, name)())
 
 
-def optimizer(
-    method: Method, groups: Groups, config: Config
-) -> optax.GradientTransformationExtraArgs:
-    """The whole chain: combination, weight decay, SGD with momentum.
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """What follows the combination: weight decay, SGD with momentum.
 
     Weight decay comes after the combination, so γ does not scale it, as in the
     official code. The peak of the learning rate is part of the state: ``optax.tree.set(
@@ -98,7 +99,6 @@ def optimizer(
         return optax.sgd(lr, momentum=config.momentum)
 
     return optax.chain(
-        method.combination(groups, config),
         optax.add_decayed_weights(config.weight_decay),
         optax.inject_hyperparams(sgd)(peak=config.lr),
     )

@@ -16,7 +16,8 @@ from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._loop import fit
 from mmpareto_jax.training._probe import probe_accuracy
 from mmpareto_jax.training._step import Program, TrainState, make_program
-from mmpareto_jax.training._tasks import Task, make_task
+from mmpareto_jax.training._task import Task
+from mmpareto_jax.training._tasks import make_task
 
 Record = dict[str, Any]
 COSINE_BINS = np.linspace(-1, 1, 41)
@@ -46,7 +47,7 @@ def run_once(
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     # Runs that differ in these two share their program.
     task, program = _program(dataclasses.replace(config, seed=0, lr=1.0))
-    main = f"accuracy/{next(iter(task.title))}"
+    main = task.measures[0].name
     best: tuple[float, int, TrainState, dict[str, float]] | None = None
     steps: list[dict[str, Any]] = []
 
@@ -84,8 +85,8 @@ def run_once(
         "seed": config.seed,
         "step": step,
         "seconds": round(seconds, 2),
-        "validation": {k: validation[f"accuracy/{k}"] for k in task.title},
-        "test": {k: test[f"accuracy/{k}"] for k in task.title},
+        "validation": {m.name: validation[m.name] for m in task.measures},
+        "test": {m.name: test[m.name] for m in task.measures},
         "probe": _probe(program, state, task) if inspect else {},
         "groups": _describe(program, jax.device_get(steps), config.steps_per_epoch),
     }
@@ -97,6 +98,8 @@ def run_once(
 def _probe(program: Program, state: TrainState, task: Task) -> dict[str, float]:
     """Encoder -> the test accuracy of a linear classifier on its features."""
     found = {k: program.features(state, x) for k, x in task.arrays.items()}
+    if not found["train"]:
+        return {}
     labels = {k: np.asarray(x["label"]) for k, x in task.arrays.items()}
     return {
         name: probe_accuracy({k: x[name] for k, x in found.items()}, labels)
@@ -145,7 +148,7 @@ def _sharpness(
     biases and normalisation stay.
     """
     rng = np.random.default_rng(seed)
-    main = f"loss/{next(iter(task.title))}"
+    main = [f"loss/{name}" for name in task.main]
     losses = []
     for _ in range(_DIRECTIONS):
 
@@ -164,6 +167,6 @@ def _sharpness(
             scores = program.evaluate(
                 state._replace(params=moved), task.arrays["train"]
             )
-            losses.append(scores[main])
+            losses.append(sum(scores[name] for name in main))
     mean = np.mean(np.reshape(losses, (_DIRECTIONS, len(RADII))), axis=0)
     return [float(x) for x in mean]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +14,10 @@ from flax import nnx
 import mmpareto_jax as mmp
 from mmpareto_jax.data import eval_batches
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._method import Epoch, cross_entropies
+from mmpareto_jax.training._gradients import gradients
+from mmpareto_jax.training._method import Epoch
 from mmpareto_jax.training._methods import method_of, optimizer
-from mmpareto_jax.training._tasks import Task, correct
-
-Batch = Mapping[str, Any]
+from mmpareto_jax.training._task import Batch, Task
 
 
 class TrainState(NamedTuple):
@@ -28,24 +27,15 @@ class TrainState(NamedTuple):
       step: scalar int32, the number of steps done.
       params: the model's ``nnx.Param`` state.
       rest: the rest of the model's state: BatchNorm statistics, random keys.
-      opt_state: the optimiser's state.
+      opt_state: the states of the combination and of the optimiser after it.
       memory: what the method keeps beside it.
     """
 
     step: jax.Array
     params: nnx.State[Any, Any]
     rest: nnx.State[Any, Any]
-    opt_state: optax.OptState
+    opt_state: tuple[Any, optax.OptState]
     memory: Any
-
-
-class Seen(NamedTuple):
-    """What a forward pass gives beside the losses that are differentiated."""
-
-    rest: nnx.State[Any, Any]
-    losses: dict[str, jax.Array]  # cross-entropies, whatever the method makes of them
-    correct: dict[str, jax.Array]
-    signals: dict[str, Any]
 
 
 class Program(NamedTuple):
@@ -55,8 +45,8 @@ class Program(NamedTuple):
       groups: which objectives act on which parameters.
       state: the state before the first step.
       step: (state, batch) -> (state, metrics); donates the state. Metrics are
-        scalars by name: loss, accuracy, and the diagnostics of every group.
-      evaluate: (state, arrays) -> name -> float: loss and accuracy over all examples.
+        scalars by name: losses, measures, and the diagnostics of every group.
+      evaluate: (state, arrays) -> name -> float: losses and measures of all examples.
       features: (state, arrays) -> encoder -> features [N, D] of all examples.
       restart: (seed, learning rate) -> the state before the first step of another run
         of the same program; nothing is compiled for it.
@@ -88,33 +78,19 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     model.eval()
     eval_graphdef = nnx.graphdef(model)
 
-    def losses_fn(params: Any, rest: Any, memory: Any, batch: Batch) -> Any:
-        model = nnx.merge(graphdef, params, rest, copy=True)
-        outputs, label = task.outputs(model, batch), batch["label"]
-        seen = Seen(
-            nnx.state(model, nnx.Not(nnx.Param)),
-            cross_entropies(outputs, label),
-            correct(outputs, label),
-            method.signals(outputs, label),
-        )
-        return method.losses(outputs, label, memory), seen
+    def model_of(params: Any, rest: Any) -> Any:
+        return nnx.merge(graphdef, params, rest, copy=True)
 
     example = {k: x[: config.batch_size] for k, x in task.arrays["train"].items()}
     shapes = nnx.eval_shape(task.outputs, model, example)
     memory = method.memory(shapes)
-    groups = mmp.objective_groups(
-        losses_fn, params, rest, memory, example, has_aux=True
+    way = gradients(
+        config, task, method, model_of, (params, rest, memory, example), plain=plain
     )
-    value_and_grads = mmp.value_and_objective_grads(
-        losses_fn, groups, has_aux=True, pullback=config.pullback
-    )
-    if plain:
-        groups = mmp.ObjectiveGroups.from_prefixes({"": ("sum",)})
-        value_and_grads = _gradient_of_the_sum(losses_fn)
-    tx = optimizer(method, groups, config)
+    tx = optimizer(config)
 
-    def begin(params: Any, seed: int) -> optax.OptState:
-        """The optimiser's first state; rules that draw get keys of their own run."""
+    def begin(params: Any, seed: int) -> Any:
+        """The first states; rules that draw get keys of their own run."""
 
         def seeded(path: Any, x: jax.Array) -> jax.Array:
             if jax.tree_util.keystr(path[-1:], simple=True) != "key_data":
@@ -122,50 +98,50 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
             key = jax.random.wrap_key_data(x, impl="threefry2x32")
             return jax.random.key_data(jax.random.fold_in(key, seed))
 
-        return jax.tree.map_with_path(seeded, tx.init(params))
+        return jax.tree.map_with_path(seeded, (way.init(params), tx.init(params)))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
-        (losses, seen), grads = value_and_grads(
-            state.params, state.rest, state.memory, batch
+        combination, optimizer = state.opt_state
+        seen, grads, combined, combination = way.of(
+            combination, state.params, state.rest, state.memory, batch
         )
-        updates, opt_state = tx.update(
-            grads, state.opt_state, state.params, losses=losses, **seen.signals
-        )
+        updates, optimizer = tx.update(combined, optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {f"loss/{k}": x for k, x in seen.losses.items()}
-        metrics |= {f"accuracy/{k}": jnp.mean(x) for k, x in seen.correct.items()}
-        for group, values in mmp.diagnostics(opt_state).items():
+        metrics = dict(seen.scores)
+        for group, values in mmp.diagnostics(combination).items():
             for key in ("cosine", "conflict", "magnitude"):
                 if key in values:
                     metrics[f"{group}/{key}"] = values[key]
-            for k, name in enumerate(groups.groups[group]):
+            for k, name in enumerate(way.groups.groups[group]):
                 metrics[f"{group}/norm/{name}"] = values["norms"][k]
                 if "weights" in values:
                     share = values["weights"][k] / jnp.sum(values["weights"])
                     metrics[f"{group}/weight/{name}"] = share
         memory = method.advance(state.memory, state.params, grads)
         after = TrainState(
-            state.step + 1, params, method.steer(seen.rest, memory), opt_state, memory
+            state.step + 1,
+            params,
+            method.steer(seen.rest, memory),
+            (combination, optimizer),
+            memory,
         )
         return after, metrics
 
-    def evaluate_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
+    @jax.jit
+    def sums_of_batch(params: Any, rest: Any, batch: Batch) -> Any:
         model = nnx.merge(eval_graphdef, params, rest, copy=True)
-        outputs, mask = task.outputs(model, batch), batch["mask"]
-        right = correct(outputs, batch["label"])
-        sums = {f"accuracy/{k}": jnp.sum(x * mask) for k, x in right.items()}
-        for name, z in outputs.logits.items():
-            each = optax.softmax_cross_entropy_with_integer_labels(z, batch["label"])
-            sums[f"loss/{name}"] = jnp.sum(each * mask)
-        return sums
-
-    compiled = jax.jit(evaluate_batch)
+        return task.sums(task.outputs(model, batch), batch, batch["mask"])
 
     def evaluate(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, float]:
-        batches = eval_batches(arrays, batch_size=min(200, len(arrays["label"])))
-        totals = [compiled(state.params, state.rest, batch) for batch in batches]
-        size = len(arrays["label"])
-        return {k: float(sum(t[k] for t in totals)) / size for k in sorted(totals[0])}
+        totals = [sums_of_batch(state.params, state.rest, x) for x in held_out(arrays)]
+        # In float64: a count of pixels exceeds what float32 can count.
+        added = jax.tree.map(lambda *x: sum(np.asarray(v, np.float64) for v in x), *totals)
+        scores = {k: float(x) for k, x in sorted(task.scores(added).items())}
+        return scores | task.overall(scores)
+
+    def held_out(arrays: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+        size = len(next(iter(arrays.values())))
+        return eval_batches(arrays, batch_size=min(task.eval_batch, size))
 
     @jax.jit
     def features_of_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
@@ -173,9 +149,8 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         return task.outputs(model, batch).features
 
     def features(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        size = len(arrays["label"])
-        batches = eval_batches(arrays, batch_size=min(200, size))
-        found = [features_of_batch(state.params, state.rest, x) for x in batches]
+        size = len(next(iter(arrays.values())))
+        found = [features_of_batch(state.params, state.rest, x) for x in held_out(arrays)]
         return {k: np.concatenate([x[k] for x in found])[:size] for k in found[0]}
 
     def restart(seed: int, lr: float) -> TrainState:
@@ -196,7 +171,7 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         return after
 
     return Program(
-        groups,
+        way.groups,
         TrainState(
             jnp.zeros((), jnp.int32), params, rest, begin(params, config.seed), memory
         ),
@@ -206,17 +181,3 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         restart,
         between_epochs if method.between_epochs else None,
     )
-
-
-def _gradient_of_the_sum(losses_fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The plain gradient, stacked as that of a single objective."""
-
-    def total(params: Any, *args: Any) -> tuple[jax.Array, Any]:
-        losses, aux = losses_fn(params, *args)
-        return sum(losses.values()), (losses, aux)
-
-    def value_and_grads(params: Any, *args: Any) -> Any:
-        (_, out), grads = jax.value_and_grad(total, has_aux=True)(params, *args)
-        return out, jax.tree.map(lambda x: x[None], grads)
-
-    return value_and_grads

@@ -11,9 +11,11 @@ import numpy as np
 from scipy import stats
 
 from mmpareto_jax.training._compare import Comparison
+from mmpareto_jax.training._criteria import Measure
 from mmpareto_jax.training._run_once import Record
 
 CONTROL = "uniform-gamma"
+SINGLE = "single-task"
 _REFERENCES = ("uniform", CONTROL)
 
 
@@ -45,11 +47,15 @@ class Row:
     Attributes:
       method: its name.
       lr: the learning rate that was chosen for it.
-      scores: objective -> test accuracies in %, one for each seed.
+      scores: measure -> its values on test as they are shown, one for each seed.
       probes: encoder -> test accuracies in % of a linear classifier on its features.
       conflict: group -> share of conflicting steps, the mean over seeds.
-      differences: reference -> the difference of the main objective; not for the
+      differences: reference -> the difference of the main measure; not for the
         reference itself.
+      improvement: Δp in %, one for each seed; None where it has no meaning or no
+        single-task models were trained.
+      rank: the mean over measures of the rank of the method's mean; None for a
+        single objective.
     """
 
     method: str
@@ -58,6 +64,8 @@ class Row:
     probes: Mapping[str, np.ndarray]
     conflict: Mapping[str, float]
     differences: Mapping[str, Difference]
+    improvement: np.ndarray | None = None
+    rank: float | None = None
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> Difference:
@@ -77,12 +85,82 @@ def paired(first: np.ndarray, second: np.ndarray) -> Difference:
     return Difference(mean, mean - half, mean + half, p)
 
 
-def summarize(comparison: Comparison, records: Sequence[Record]) -> list[Row]:
+def relative_improvement(
+    scores: Mapping[str, np.ndarray],
+    single: Mapping[str, np.ndarray],
+    measures: Sequence[Measure],
+) -> np.ndarray:
+    r"""Δp, the mean relative improvement over single-task models, in %.
+
+    .. math:: \Delta p = \frac{100}{K} \sum_k \frac{1}{N_k} \sum_n
+        (-1)^{l_{kn}} \frac{M_{kn} - M^{\text{single}}_{kn}}{M^{\text{single}}_{kn}}
+
+    with l = 1 where less is better; a task with many measures counts once.
+
+    Args:
+      scores: measure -> values [...].
+      single: the same measures of the single-task models; their mean is compared with.
+      measures: those of the tasks, named "kind/task".
+
+    Returns:
+      Δp, [...].
+
+    References:
+      Maninis, Radosavovic & Kokkinos, Attentive Single-Tasking of Multiple Tasks,
+      CVPR 2019, https://arxiv.org/abs/1904.08918, equation 4.
+
+    Example:
+      >>> error = Measure("error/depth", "error", higher=False)
+      >>> share = Measure("accuracy/digit", "digit")
+      >>> relative_improvement(
+      ...     {"error/depth": np.array([9.0]), "accuracy/digit": np.array([88.0])},
+      ...     {"error/depth": np.array([10.0]), "accuracy/digit": np.array([80.0])},
+      ...     [error, share],
+      ... )
+      array([10.])
+    """
+    tasks: dict[str, list[np.ndarray]] = {}
+    for m in measures:
+        reference = float(np.mean(single[m.name]))
+        gain = 100 * (np.asarray(scores[m.name]) - reference) / reference
+        own = tasks.setdefault(m.name.split("/", 1)[1], [])
+        own.append(gain if m.higher else -gain)
+    return np.mean([np.mean(own, axis=0) for own in tasks.values()], axis=0)
+
+
+def mean_ranks(
+    scores: Mapping[str, Mapping[str, np.ndarray]], measures: Sequence[Measure]
+) -> dict[str, float]:
+    """Method -> the mean over measures of its rank among the methods, 1 is best.
+
+    Methods are ranked by their means over seeds; equal ones share their mean rank.
+
+    Args:
+      scores: method -> measure -> values.
+      measures: by which to rank.
+
+    Example:
+      >>> values = {"a": {"accuracy/x": np.array([1.0])},
+      ...           "b": {"accuracy/x": np.array([3.0])}}
+      >>> mean_ranks(values, [Measure("accuracy/x", "x")])
+      {'a': 2.0, 'b': 1.0}
+    """
+    ranks = []
+    for m in measures:
+        means = np.array([np.mean(x[m.name]) for x in scores.values()])
+        ranks.append(stats.rankdata(-means if m.higher else means))
+    return dict(zip(scores, np.mean(ranks, axis=0).tolist(), strict=True))
+
+
+def summarize(
+    comparison: Comparison, records: Sequence[Record], measures: Sequence[Measure]
+) -> list[Row]:
     """A row for each method whose final runs are all there.
 
     Args:
       comparison: what was compared.
       records: what ``compare`` returned, or ``read_runs`` read.
+      measures: of the task, the main one first.
     """
     chosen = comparison.learning_rates(records)
     final = {(r["method"], r["lr"], r["seed"]): r for r in records}
@@ -94,17 +172,25 @@ def summarize(comparison: Comparison, records: Sequence[Record]) -> list[Row]:
     }
     whole = {m: [r for r in rs if r] for m, rs in runs.items() if all(rs)}
     scores = {
-        method: {k: np.array([100 * r["test"][k] for r in rs]) for k in rs[0]["test"]}
+        method: {
+            m.name: m.shown(np.array([r["test"][m.name] for r in rs])) for m in measures
+        }
         for method, rs in whole.items()
     }
+    main, single = measures[0].name, scores.get(SINGLE)
+    # The mean over tasks is no task.
+    tasks = [m for m in measures if not m.name.endswith("/mean")]
+    several = len(tasks) < len(measures)
+    ranks = mean_ranks(scores, tasks) if several else {}
     rows = []
     for method, rs in whole.items():
-        main = next(iter(scores[method]))
+        own = scores[method]
+        compared = several and single is not None and method != SINGLE
         rows.append(
             Row(
                 method,
                 chosen[method],
-                scores[method],
+                own,
                 {
                     k: np.array([100 * r["probe"][k] for r in rs])
                     for k in rs[0]["probe"]
@@ -114,10 +200,14 @@ def summarize(comparison: Comparison, records: Sequence[Record]) -> list[Row]:
                     for group in rs[0]["groups"]
                 },
                 {
-                    other: paired(scores[method][main], scores[other][main])
+                    other: paired(own[main], scores[other][main])
                     for other in _REFERENCES
                     if other != method and other in scores
                 },
+                relative_improvement(own, single, tasks)
+                if compared and single is not None
+                else None,
+                ranks.get(method),
             )
         )
     return rows
@@ -125,28 +215,33 @@ def summarize(comparison: Comparison, records: Sequence[Record]) -> list[Row]:
 
 def markdown(
     rows: Sequence[Row],
-    titles: Mapping[str, str],
+    measures: Sequence[Measure],
     times: Mapping[str, float] | None = None,
 ) -> str:
-    """The table, best mean of the main objective first.
+    """The table, best mean of the main measure first.
 
     Args:
       rows: of ``summarize``.
-      titles: objective -> what people call it, the main one first.
+      measures: of the task, the main one first.
       times: method -> time of a step relative to the plain sum, of ``step_times``.
     """
     probes = list(rows[0].probes)
-    head = ["method", "lr", *titles.values(), *(f"{k}, probe" for k in probes)]
+    several = any(row.rank is not None for row in rows)
+    head = ["method", "lr", *(m.title for m in measures)]
+    head += ["Δp %", "mean rank"] if several else []
+    head += [f"{k}, probe" for k in probes]
     head += [f"− {r}" for r in _REFERENCES]
     groups = list({g: None for row in rows for g in row.conflict})
     head += [f"conflicts, {g} %" for g in groups]
     head += ["time of a step"] if times else []
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    main = next(iter(titles))
-    for row in sorted(rows, key=lambda r: -r.scores[main].mean()):
+    for row in sorted(rows, key=lambda r: -r.scores[measures[0].name].mean()):
         cells = [row.method, f"{row.lr:g}"]
-        columns = [row.scores[k] for k in titles] + [row.probes[k] for k in probes]
-        cells += [f"{x.mean():.1f} ± {x.std(ddof=1):.1f}" for x in columns]
+        cells += [_spread(row.scores[m.name], m.percent) for m in measures]
+        if several:
+            gain = "" if row.improvement is None else _spread(row.improvement, True)
+            cells += [gain, f"{row.rank:.1f}"]
+        cells += [_spread(row.probes[k], True) for k in probes]
         cells += [str(row.differences.get(r, "")) for r in _REFERENCES]
         cells += [
             f"{100 * row.conflict[g]:.1f}" if g in row.conflict else "" for g in groups
@@ -156,11 +251,16 @@ def markdown(
     return "\n".join(lines)
 
 
+def _spread(values: np.ndarray, percent: bool) -> str:
+    """Mean ± s.d., with as many digits as the unit needs."""
+    digits = 1 if percent or abs(values.mean()) >= 10 else 3
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
 def csv_text(records: Sequence[Record]) -> str:
     """All runs, a line each."""
     file = io.StringIO()
-    first = records[0]
-    names = list(first["test"])
+    names = list(records[0]["test"])
     writer = csv.writer(file, lineterminator="\n")
     head = [f"{split}_{k}" for split in ("validation", "test") for k in names]
     writer.writerow(["method", "lr", "seed", "step", *head])

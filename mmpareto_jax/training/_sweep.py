@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from mmpareto_jax.training._compare import Comparison, compare
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._summary import CONTROL, Difference, summarize
+from mmpareto_jax.training._tasks import make_task
 
 # What each setting changes, one thing at a time.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -101,9 +102,10 @@ def sweep(
         )
         directory = Path(workdir) / name.replace(" ", "-").replace("%", "percent")
         records = compare(comparison, directory, workers=workers, inspect=False)
-        found = {row.method: row for row in summarize(comparison, records)}
+        measures = make_task(comparison.config).measures[:1]
+        found = {row.method: row for row in summarize(comparison, records, measures)}
         ours, control = found["mmpareto"], found[CONTROL]
-        main = next(iter(ours.scores))
+        main = measures[0].name
         rows.append(
             SweepRow(
                 name,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmpareto_jax.data import TASKS, load_digit_tasks
+from mmpareto_jax.data import DIGIT_TASKS, load_digit_tasks
 
 SPLITS = ("train", "validation", "test")
 
@@ -24,11 +24,11 @@ def ink():
 def test_shapes_types_and_sizes(digits):
     for split, size in zip(SPLITS, (4000, 1000, 2000), strict=True):
         arrays = digits[split].arrays
-        assert list(arrays) == ["image", *TASKS]
+        assert list(arrays) == ["image", *DIGIT_TASKS]
         assert arrays["image"].shape == (size, 16, 16, 1)
         assert arrays["image"].dtype == np.float32
         assert abs(arrays["image"].mean()) < 0.2
-        for task, classes in TASKS.items():
+        for task, classes in DIGIT_TASKS.items():
             assert arrays[task].dtype == np.int32
             share = np.bincount(arrays[task], minlength=classes) / size
             np.testing.assert_allclose(share, 1 / classes, atol=0.04)
@@ -99,7 +99,7 @@ def test_rotation_turns_counter_clockwise(ink):
 
 def test_tasks_are_answered_independently(digits):
     labels = digits["train"].labels
-    drawn = [x for x in TASKS if x not in ("parity", "high")]
+    drawn = [x for x in DIGIT_TASKS if x not in ("parity", "high")]
     for i, one in enumerate(drawn):
         for two in drawn[:i]:
             assert abs(np.corrcoef(labels[one], labels[two])[0, 1]) < 0.06
@@ -135,7 +135,7 @@ def test_every_task_can_be_learned_and_some_are_harder(digits):
     train, test = digits["train"], digits["test"]
     x, y = (d.image.reshape(len(d.image), -1) for d in (train, test))
     score = {}
-    for task, classes in TASKS.items():
+    for task, classes in DIGIT_TASKS.items():
         model = ExtraTreesClassifier(30, random_state=0, n_jobs=1)
         model.fit(x, train.labels[task])
         right = (model.predict(y) == test.labels[task]).mean()

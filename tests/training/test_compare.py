@@ -12,6 +12,7 @@ from mmpareto_jax.cli import main
 from mmpareto_jax.training import (
     Comparison,
     Config,
+    Measure,
     _compare,
     compare,
     csv_text,
@@ -30,7 +31,10 @@ PLAN = Comparison(
     seeds=3,
     tune_seeds=2,
 )
-TITLES = {"joint": "multimodal", "audio": "audio"}
+MEASURES = (
+    Measure("accuracy/joint", "multimodal"),
+    Measure("accuracy/audio", "audio"),
+)
 
 
 def fake(config, cache=None, inspect=True):
@@ -39,7 +43,7 @@ def fake(config, cache=None, inspect=True):
     good = 0.2 if (config.method == "mmpareto") == tuning else 0.1
     bonus = {"uniform": 0.0, "uniform-gamma": 0.02, "mmpareto": 0.05}[config.method]
     score = 0.5 + bonus + 0.1 * (config.lr == good) + 0.001 * (config.seed % 7)
-    scores = {"joint": score, "audio": score / 2}
+    scores = {"accuracy/joint": score, "accuracy/audio": score / 2}
     group = {"conflict": bonus, "cosines": [1] * 40, "magnitude": [1.0] * 5}
     group |= {"norms": {"joint": [1.0, 2.0], "audio": [2.0, 1.0]}}
     return {
@@ -108,10 +112,10 @@ def test_another_comparison_is_refused(faked, tmp_path):
 
 
 def test_summary(faked, tmp_path):
-    rows = {r.method: r for r in summarize(PLAN, compare(PLAN, tmp_path))}
+    rows = {r.method: r for r in summarize(PLAN, compare(PLAN, tmp_path), MEASURES)}
     ours, control = rows["mmpareto"], rows["uniform-gamma"]
-    np.testing.assert_allclose(ours.scores["joint"], [45.0, 45.1, 45.2])
-    np.testing.assert_allclose(control.scores["joint"], [42.0, 42.1, 42.2])
+    np.testing.assert_allclose(ours.scores["accuracy/joint"], [45.0, 45.1, 45.2])
+    np.testing.assert_allclose(control.scores["accuracy/joint"], [42.0, 42.1, 42.2])
     assert (ours.lr, control.lr) == (0.2, 0.1)
     np.testing.assert_allclose(ours.conflict["encoder"], 0.05)
     assert set(ours.differences) == {"uniform", "uniform-gamma"}
@@ -121,7 +125,7 @@ def test_summary(faked, tmp_path):
 
 def test_table_and_csv(faked, tmp_path):
     records = compare(PLAN, tmp_path)
-    lines = markdown(summarize(PLAN, records), TITLES).splitlines()
+    lines = markdown(summarize(PLAN, records, MEASURES), MEASURES).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| mmpareto",
         "| uniform-gamma",
@@ -132,13 +136,13 @@ def test_table_and_csv(faked, tmp_path):
     assert lines[2].split(" | ")[4] == "13.8 ± 0.0"
     table = csv_text(records).splitlines()
     assert len(table) == 1 + len(records)
-    assert table[0].startswith("method,lr,seed,step,validation_joint")
+    assert table[0].startswith("method,lr,seed,step,validation_accuracy/joint")
 
 
 def test_a_method_with_missing_runs_has_no_row(faked, tmp_path):
     records = compare(PLAN, tmp_path)
     lost = [r for r in records if (r["method"], r["seed"]) != ("uniform", 1)]
-    assert [r.method for r in summarize(PLAN, lost)] == ["uniform-gamma", "mmpareto"]
+    assert [r.method for r in summarize(PLAN, lost, MEASURES)] == ["uniform-gamma", "mmpareto"]
 
 
 def test_paired_differences():
@@ -194,7 +198,11 @@ def test_the_command(tmp_path, capsys):
     records = read_runs(tmp_path)
     assert len(records) == 4
     for record in records:
-        assert set(record["test"]) == {"joint", "audio", "visual"}
+        assert list(record["test"]) == [
+            "accuracy/joint",
+            "accuracy/audio",
+            "accuracy/visual",
+        ]
         assert set(record["probe"]) == {"audio", "visual"}
         audio = record["groups"]["audio_encoder"]
         assert sum(audio["cosines"]) == 6
@@ -207,10 +215,10 @@ def test_the_command(tmp_path, capsys):
     assert magnitude["mmpareto"][0] >= 1.5 - 1e-6
     paths = sorted((tmp_path / "figures").iterdir())
     assert [p.stem for p in paths] == [
-        "accuracy",
         "cosines",
         "magnitude",
         "norms",
+        "scores",
         "sharpness",
     ]
     for path in paths:
@@ -231,3 +239,70 @@ def test_bad_flags(flags, match, tmp_path, capsys):
     assert main(arguments) == 2
     assert match in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+# --- Several tasks
+
+
+TASK_MEASURES = (
+    Measure("score/mean", "score", percent=False),
+    Measure("accuracy/digit", "digit"),
+    Measure("error/depth", "error", higher=False, percent=False),
+    Measure("share/depth", "share"),
+)
+
+
+def task_record(method, seed, digit, error, share):
+    found = {"score/mean": digit, "accuracy/digit": digit}
+    found |= {"error/depth": error, "share/depth": share}
+    record = {"method": method, "lr": 0.1, "seed": seed, "step": 1}
+    record |= {"validation": found, "test": found, "probe": {}}
+    return record | {"groups": {"sharing": {"conflict": 0.5}}}
+
+
+def test_relative_improvement_and_ranks_by_hand():
+    plan = Comparison(
+        Config(task="digit-tasks", train_examples=64),
+        ("single-task", "uniform", "mmpareto"),
+        (0.1,),
+        seeds=2,
+    )
+    records = [
+        task_record("single-task", 0, 0.7, 2.0, 0.40),
+        task_record("single-task", 1, 0.9, 2.0, 0.60),
+        task_record("uniform", 0, 0.8, 1.0, 0.50),
+        task_record("uniform", 1, 0.8, 1.0, 0.50),
+        task_record("mmpareto", 0, 0.4, 3.0, 0.50),
+        task_record("mmpareto", 1, 0.6, 3.0, 0.75),
+    ]
+    single, uniform, ours = summarize(plan, records, TASK_MEASURES)
+    assert single.improvement is None
+    # The two measures of depth count as one task; less error is more.
+    np.testing.assert_allclose(uniform.improvement, [(0 + (50 + 0) / 2) / 2] * 2)
+    np.testing.assert_allclose(
+        ours.improvement, [(-50 + (-50 + 0) / 2) / 2, (-25 + (-50 + 50) / 2) / 2]
+    )
+    # By accuracy 1.5, 1.5, 3; by error 2, 1, 3; by share 2.5, 2.5, 1.
+    ranks = [single.rank, uniform.rank, ours.rank]
+    np.testing.assert_allclose(ranks, [6 / 3, 5 / 3, 7 / 3])
+    table = markdown([single, uniform, ours], TASK_MEASURES).splitlines()
+    assert table[0].split(" | ")[2:8] == [
+        "score",
+        "digit",
+        "error",
+        "share",
+        "Δp %",
+        "mean rank",
+    ]
+    cells = next(line for line in table if "mmpareto" in line).split(" | ")
+    assert cells[4:8] == ["3.000 ± 0.000", "62.5 ± 17.7", "-25.0 ± 17.7", "2.3"]
+
+
+def test_no_improvement_without_single_task_models():
+    plan = Comparison(Config(task="digit-tasks"), ("uniform", "pareto"), (0.1,), 2)
+    records = [
+        task_record(m, s, 0.5 + 0.1 * s, 1.0, 0.5) for m in plan.methods for s in (0, 1)
+    ]
+    rows = summarize(plan, records, TASK_MEASURES)
+    assert [row.improvement for row in rows] == [None, None]
+    assert [row.rank for row in rows] == [1.5, 1.5]

@@ -22,8 +22,8 @@ def fake(config, cache=None, inspect=True):
         "lr": config.lr,
         "seed": config.seed,
         "step": 1,
-        "validation": {"joint": score},
-        "test": {"joint": score},
+        "validation": {"accuracy/joint": score},
+        "test": {"accuracy/joint": score},
         "probe": {"audio": 0.0} if inspect else {},
         "groups": {"audio_encoder": group, "visual_encoder": group | {"conflict": 0.3}},
     }

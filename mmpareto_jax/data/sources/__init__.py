@@ -17,7 +17,15 @@ from mmpareto_jax.data.sources._engine import prepare as prepare
 from mmpareto_jax.data.sources._store import Prepared as Prepared
 from mmpareto_jax.data.sources._store import open_prepared as open_prepared
 
-NAMES = ("crema-d", "kinetics-sounds", "colored-digits", "modelnet40", "ucf-101")
+NAMES = (
+    "crema-d",
+    "kinetics-sounds",
+    "colored-digits",
+    "modelnet40",
+    "ucf-101",
+    "nyuv2",
+    "cityscapes",
+)
 
 
 def plan_of(name: str, raw: str | Path | None, **options: Any) -> Plan:

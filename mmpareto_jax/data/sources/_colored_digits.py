@@ -76,7 +76,8 @@ def _decode(example: Example, *, raw: str | None, seed: int) -> Arrays:
     if image.max() == 0:
         raise UnusableError("an empty image")
     rng = np.random.default_rng([seed, split == "test", int(number)])
-    of = int(rng.integers(10)) if example.split == "test" else example.label
+    own = int(example.label or 0)
+    of = int(rng.integers(10)) if example.split == "test" else own
     color = np.clip(rng.normal(COLORS[of], np.sqrt(_VARIANCE)), 0, 1)
     colored = np.round(image[..., None] * color).astype(np.uint8)
     return {"gray": image[..., None], "color": colored}

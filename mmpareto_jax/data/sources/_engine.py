@@ -45,13 +45,13 @@ class Example(NamedTuple):
     Attributes:
       id: its name, unique.
       split: where it belongs.
-      label: index of its class.
+      label: index of its class; None where examples have no class.
       files: what it is decoded from.
     """
 
     id: str
     split: str
-    label: int
+    label: int | None
     files: tuple[str, ...]
 
 
@@ -75,8 +75,9 @@ class Plan:
 
     Attributes:
       dataset: its name.
-      classes: names, in the order of the labels.
-      examples: all of them, in the order in which they will lie on disk.
+      classes: names, in the order of the labels, be they of examples or of pixels.
+      examples: all of them, in the order in which they will lie on disk; all have a
+        label or none has.
       decode: example -> arrays without a batch axis, of the same shapes and dtypes for
         all; raises where it cannot. A function that other processes can import.
       options: what the arrays depend on beside the files; written to the index.
@@ -118,9 +119,12 @@ def prepare(
       The prepared data, opened.
 
     Raises:
-      ValueError: `out` holds something else, or a split has no usable example.
+      ValueError: `out` holds something else, a split has no usable example, or some
+        examples have a label and some have none.
     """
     out = Path(out)
+    if len({example.label is None for example in plan.examples}) > 1:
+        raise ValueError("prepare: plan: some examples have a label and some have none")
     index = read_json(out / "index.json")
     if index is not None:
         if index["fingerprint"] != plan.fingerprint():
@@ -286,11 +290,12 @@ def _merge(
             position += 1
     for file in files.values():
         file.flush()
+    names = {split: sorted({n for s, n in files if s == split}) for split in splits}
     for split in splits:
         labels = [example.label for example in used if example.split == split]
-        np.save(array_path(out, split, "label"), np.asarray(labels, np.int32))
-    names = {split: sorted({n for s, n in files if s == split}) for split in splits}
-    names = {split: [*x, "label"] for split, x in names.items()}
+        if None not in labels:
+            np.save(array_path(out, split, "label"), np.asarray(labels, np.int32))
+            names[split].append("label")
     write_json(
         out / "index.json",
         {
@@ -312,10 +317,12 @@ def _merge(
 
 
 def _counts(plan: Plan, used: Sequence[Example]) -> dict[str, dict[str, int]]:
-    """Split -> class -> number of examples."""
+    """Split -> class -> number of examples; all are "examples" where they have none."""
     found = collections.Counter((e.split, e.label) for e in used)
     splits = dict.fromkeys(e.split for e in plan.examples)
+    kinds: dict[str, int | None] = {name: k for k, name in enumerate(plan.classes)}
+    if all(example.label is None for example in plan.examples):
+        kinds = {"examples": None}
     return {
-        split: {name: found[split, k] for k, name in enumerate(plan.classes)}
-        for split in splits
+        split: {name: found[split, k] for name, k in kinds.items()} for split in splits
     }

@@ -21,7 +21,7 @@ class Prepared:
       dataset: its name.
       classes: their names; labels are indices of it.
       arrays: split -> name -> array [N, ...], mapped into memory, "label" int32 [N]
-        among them.
+        among them where examples have a class.
       ids: split -> the examples' ids, in the order of the arrays.
       index: all of ``index.json``: counts, options, checksums.
     """

@@ -1,0 +1,95 @@
+"""What an objective is trained by, and what it is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Sums = Mapping[str, Any]
+
+
+class Measure(NamedTuple):
+    """A number that is reported.
+
+    Attributes:
+      name: "kind/objective", as in the metrics; "kind/mean" is of all objectives.
+      title: what people call it.
+      higher: whether more is better.
+      percent: whether it is a share, shown in %.
+    """
+
+    name: str
+    title: str
+    higher: bool = True
+    percent: bool = True
+
+    def shown(self, value: Any) -> Any:
+        """The value in the unit in which it is shown."""
+        return 100 * value if self.percent else value
+
+
+class Criterion(NamedTuple):
+    """The loss of an objective, and its measures.
+
+    What is measured need not be a mean over examples (an intersection over union is
+    not), so a batch gives sums, and the sums of all batches give the scores.
+
+    Attributes:
+      target: the array of a batch that the predictions are compared with.
+      loss: (predictions [B, ...], targets [B, ...]) -> scalar, what is differentiated.
+      sums: (predictions, targets, mask [B]) -> name -> array; the mask is 1 for
+        examples and 0 for what only fills the batch.
+      scores: sums -> kind -> scalar; "loss" is one of them. Only arithmetic and
+        methods that numpy's and jax's arrays share: it is called with both.
+      kinds: of the scores that are reported, the main one first: kind -> (title,
+        whether higher is better, whether it is a share).
+    """
+
+    target: str
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    sums: Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
+    scores: Callable[[Sums], dict[str, Any]]
+    kinds: Mapping[str, tuple[str, bool, bool]]
+
+    def measures(self, objective: str, title: str) -> tuple[Measure, ...]:
+        """Its measures, for an objective with this name and title."""
+        plain = len(self.kinds) == 1
+        return tuple(
+            Measure(f"{kind}/{objective}", title if plain else name, higher, percent)
+            for kind, (name, higher, percent) in self.kinds.items()
+        )
+
+
+def classification(target: str) -> Criterion:
+    """Cross-entropy and accuracy of logits [B, classes] for labels [B]."""
+
+    def each(logits: jax.Array, label: jax.Array) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+
+    def sums(
+        logits: jax.Array, label: jax.Array, mask: jax.Array
+    ) -> dict[str, jax.Array]:
+        right = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
+        return {
+            "examples": jnp.sum(mask),
+            "right": jnp.sum(right * mask),
+            "loss": jnp.sum(each(logits, label) * mask),
+        }
+
+    def scores(sums: Sums) -> dict[str, Any]:
+        return {
+            "accuracy": sums["right"] / sums["examples"],
+            "loss": sums["loss"] / sums["examples"],
+        }
+
+    return Criterion(
+        target,
+        lambda logits, label: jnp.mean(each(logits, label)),
+        sums,
+        scores,
+        {"accuracy": ("accuracy", True, True)},
+    )
