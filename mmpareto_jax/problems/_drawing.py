@@ -100,7 +100,10 @@ def draw_trajectories(
     bar.set_ticks([0, 1], labels=["start", "near\nthe end"])
     bar.set_label("steps", labelpad=-20)
     figure.legend(
-        handles=_legend(front), loc="outside lower center", ncols=4, frameon=False
+        handles=_legend(front),
+        loc="outside lower center",
+        ncols=min(4, 2 * num),
+        frameon=False,
     )
     figure.suptitle(problem.name)
     path = Path(path)
@@ -125,7 +128,10 @@ def _front(axis: Axes, problem: Problem, points: np.ndarray) -> None:
     if curve:
         axis.plot(*points.T, color=_FRONT, alpha=0.55, lw=5, solid_capstyle="butt")
     else:
-        axis.plot(*points[:, :2].T, ".", color=_FRONT, alpha=0.55, ms=6)
+        points = np.unique(points, axis=0)
+        # A front of one point would else be hidden by the stars that end there.
+        size, alpha = (3, 0.35) if len(points) > 1 else (14, 0.55)
+        axis.plot(*points[:, :2].T, "o", color=_FRONT, mew=0, alpha=alpha, ms=size)
 
 
 def _time(params: np.ndarray) -> np.ndarray:

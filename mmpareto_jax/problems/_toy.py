@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +13,7 @@ _SHARPEST = 5e-6  # the valley's floor, of the published code
 _STARTS = ((-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0), (-8.5, -5.0))
 
 
-def toy(scale: float = 1.0, *, steps: int = 50_000) -> Problem:
+def toy(scale: float = 1.0, *, steps: int = 100_000) -> Problem:
     r"""The two-dimensional problem on which CAGrad and Nash-MTL show their paths.
 
     With :math:`\sigma = \tanh(x_2 / 2)`,
@@ -41,13 +39,15 @@ def toy(scale: float = 1.0, *, steps: int = 50_000) -> Problem:
 
     Args:
       scale: factor of the first objective; Nash-MTL takes 0.1, to show which methods
-        depend on it. The Pareto set does not.
+        depend on it. The Pareto set does not, only the weights that belong to a point
+        of it.
       steps: of a trajectory.
 
     Returns:
       The problem, with objectives "L1" and "L2", Nash-MTL's five starting
       points and (-8.5, -5), the one that only CAGrad has. Trajectories take Adam with
-      the papers' step size 0.001, which here decays at the end.
+      the papers' step size 0.001, which here decays at the end, and as many steps as
+      CAGrad's: PCGrad and CAGrad need more than half of them to leave the valleys.
 
     Raises:
       ValueError: `scale` is not positive.
@@ -80,7 +80,7 @@ def toy(scale: float = 1.0, *, steps: int = 50_000) -> Problem:
         name="toy" if scale == 1 else f"toy, first objective × {scale:g}",
         objectives=("L1", "L2"),
         losses_fn=losses_fn,
-        pareto_set=functools.partial(_pareto_set, scale),
+        pareto_set=_pareto_set,
         starts=np.array(_STARTS),
         view=((-11.0, 11.0), (-11.0, 11.0)),
         steps=steps,
@@ -96,9 +96,8 @@ def _objective(x: jax.Array, y: jax.Array) -> jax.Array:
     return upper * valley + lower * bowl
 
 
-def _pareto_set(scale: float, n: int) -> np.ndarray:
+def _pareto_set(n: int) -> np.ndarray:
     """Points [n, 2] from the first objective's minimum to the second's."""
-    del scale  # it changes the weights that belong to a point, not the points
     x = 7 * np.linspace(1, -1, n) if n > 1 else np.zeros(1)
     low, high = np.full(n, -20.0), np.full(n, -8.0)
     # The left side of the equation increases in x_2 wherever it can be zero.

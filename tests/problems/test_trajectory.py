@@ -49,7 +49,7 @@ def test_all_starts_at_once_are_one_by_one():
         np.testing.assert_allclose(path.params, alone.params, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("rule", ["uniform", "mgda", "mmpareto"])
+@pytest.mark.parametrize("rule", ["mgda", "mmpareto"])
 def test_permuting_objectives_permutes_the_result(x64, rule):
     problem = problems.three_quadratics()
     order = [2, 0, 1]
@@ -57,15 +57,11 @@ def test_permuting_objectives_permutes_the_result(x64, rule):
     other = dataclasses.replace(problem, objectives=names)
     combination = problems.combination_of(rule, problem.objectives)
     # Later than this, rounding decides on which side of the front a step ends.
-    first = problems.trajectories(problem, combination, 40)
-    second = problems.trajectories(
-        other, problems.combination_of(rule, names), 40, problem.optimizer
-    )
-    for one, two in zip(first, second, strict=True):
-        np.testing.assert_allclose(two.params, one.params, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(
-            two.losses, one.losses[:, order], rtol=1e-5, atol=1e-6
-        )
+    start = jnp.asarray(problem.starts[1])
+    one = problems.trajectory(problem, combination, start, 40)
+    two = problems.trajectory(other, problems.combination_of(rule, names), start, 40)
+    np.testing.assert_allclose(two.params, one.params, rtol=1e-7)
+    np.testing.assert_allclose(two.losses, one.losses[:, np.array(order)], rtol=1e-7)
 
 
 def test_an_objective_without_gradient_has_its_row():
