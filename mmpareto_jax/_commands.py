@@ -74,10 +74,32 @@ def evaluate(arguments: dict[str, Any]) -> int:
 
 
 def plot(arguments: dict[str, Any]) -> int:
+    if arguments["workdir"] == "trajectories":
+        return _trajectories(arguments)
     from mmpareto_jax.training import draw_figures
 
     for path in draw_figures(arguments["workdir"]):
         print(path)
+    return 0
+
+
+def _trajectories(arguments: dict[str, Any]) -> int:
+    from pathlib import Path
+
+    from mmpareto_jax import problems
+
+    name, methods = arguments["problem"], arguments["methods"]
+    if name not in problems.PROBLEMS:
+        raise ValueError(
+            f"--problem: expected one of {', '.join(problems.PROBLEMS)}, got {name}"
+        )
+    problem = problems.PROBLEMS[name]()
+    found = problems.compare_trajectories(problem, methods or problems.METHODS)
+    path = Path(arguments["out"] or f"{name}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    problems.draw_trajectories(problem, found.trajectories, path)
+    print(found.table())
+    print(f"\n{path}")
     return 0
 
 

@@ -10,11 +10,11 @@ import optax
 
 from mmpareto_jax._groups import ObjectiveGroups, PyTree
 from mmpareto_jax._objectives import (
-    Pullback,
     objective_groups,
     split_aux,
     value_and_objective_grads,
 )
+from mmpareto_jax._pullback import Pullback
 
 
 class FeatureLevel(NamedTuple):

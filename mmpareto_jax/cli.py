@@ -100,8 +100,19 @@ def _parser() -> argparse.ArgumentParser:
         default="best",
         help="best on validation, or latest (default: %(default)s)",
     )
-    plot = commands.add_parser("plot", help="draw a run's figures again")
-    plot.add_argument("workdir")
+    plot = commands.add_parser(
+        "plot", help="draw a run's figures again, or trajectories of toy problems"
+    )
+    plot.add_argument("workdir", help="of the run; or the word trajectories")
+    plot.add_argument(
+        "--problem", default="toy", help="trajectories: of what (default: %(default)s)"
+    )
+    plot.add_argument(
+        "--methods", type=_listed(str), metavar="A,B,...", help="trajectories: of whom"
+    )
+    plot.add_argument(
+        "--out", metavar="FILE", help="trajectories: the PNG (default: PROBLEM.png)"
+    )
 
     compare = commands.add_parser(
         "compare",

@@ -8,8 +8,8 @@ from mmpareto_jax.models._fusion import ConcatFusion as ConcatFusion
 from mmpareto_jax.models._fusion import CosineFusion as CosineFusion
 from mmpareto_jax.models._fusion import SumFusion as SumFusion
 from mmpareto_jax.models._lenet import LeNet as LeNet
-from mmpareto_jax.models._mmtm import Control as Control
 from mmpareto_jax.models._mmtm import MMTM as MMTM
+from mmpareto_jax.models._mmtm import Control as Control
 from mmpareto_jax.models._modulation import FiLMFusion as FiLMFusion
 from mmpareto_jax.models._modulation import GatedFusion as GatedFusion
 from mmpareto_jax.models._multimodal import Encoder as Encoder
@@ -23,9 +23,9 @@ from mmpareto_jax.models._multitask import MultitaskModel as MultitaskModel
 from mmpareto_jax.models._multitask import Sharing as Sharing
 from mmpareto_jax.models._resnet import ResNet18 as ResNet18
 from mmpareto_jax.models._segnet import SegNet as SegNet
+from mmpareto_jax.models._sharing import MTAN as MTAN
 from mmpareto_jax.models._sharing import CrossStitch as CrossStitch
 from mmpareto_jax.models._sharing import HardSharing as HardSharing
-from mmpareto_jax.models._sharing import MTAN as MTAN
 from mmpareto_jax.models._sharing import Separate as Separate
 from mmpareto_jax.models._torch import load_torch as load_torch
 from mmpareto_jax.models._torch import to_torch as to_torch

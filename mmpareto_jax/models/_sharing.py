@@ -1,5 +1,6 @@
 """How tasks share a trunk: all of it, none of it, by cross-stitch, by attention."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -110,40 +111,55 @@ class CrossStitch(nnx.Module):
         return pool_all(list(self.trunks), maps)
 
 
-class _Attention(nnx.Module):
-    """One task's attention to the trunk's map after one stage."""
+class _Normed(nnx.Module):
+    """A convolution and BatchNorm."""
 
     def __init__(
         self,
-        before: int,
-        width: int,
+        in_features: int,
+        out_features: int,
+        size: int,
         *,
         dtype: DTypeLike | None,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        def layer(inputs: int, outputs: int, size: int) -> tuple[nnx.Conv, nnx.BatchNorm]:
-            types = {"dtype": dtype, "param_dtype": param_dtype}
-            return (
-                conv(inputs, outputs, size, **types, rngs=rngs),
-                batch_norm(outputs, **types, rngs=rngs),
-            )
+        self.conv = conv(
+            in_features,
+            out_features,
+            size,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.norm = batch_norm(
+            out_features, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
 
-        self.bring, self.bring_norm = layer(before, width, 3) if before else (None, None)
-        self.hidden, self.hidden_norm = layer(width * (2 if before else 1), width, 1)
-        self.mask, self.mask_norm = layer(width, width, 1)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y: jax.Array = self.norm(self.conv(x))
+        return y
+
+
+class _Attention(nnx.Module):
+    """One task's attention to the trunk's map after one stage."""
+
+    def __init__(
+        self, before: int, width: int, make: Callable[[int, int, int], _Normed]
+    ):
+        self.bring = make(before, width, 3) if before else None
+        self.hidden = make(width * (2 if before else 1), width, 1)
+        self.mask = make(width, width, 1)
 
     def __call__(self, shared: jax.Array, before: jax.Array | None) -> jax.Array:
         seen = shared
-        if self.bring is not None and self.bring_norm is not None:
-            assert before is not None
-            brought = nnx.relu(self.bring_norm(self.bring(before)))
+        if self.bring is not None and before is not None:
+            brought = nnx.relu(self.bring(before))
             # To the resolution of this stage, whichever way it changed.
             shape = (*shared.shape[:-1], brought.shape[-1])
             brought = jax.image.resize(brought, shape, "linear")
             seen = jnp.concatenate([shared, brought.astype(shared.dtype)], axis=-1)
-        hidden = nnx.relu(self.hidden_norm(self.hidden(seen)))
-        mask: jax.Array = nnx.sigmoid(self.mask_norm(self.mask(hidden)))
+        mask: jax.Array = nnx.sigmoid(self.mask(nnx.relu(self.hidden(seen))))
         return mask * shared
 
 
@@ -189,16 +205,14 @@ class MTAN(nnx.Module):
         self.trunk = trunk
         self.out_features = trunk.out_features
         widths = trunk.stage_widths
+        make = functools.partial(
+            _Normed, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        )
         self.attentions: nnx.List[nnx.List[_Attention]] = nnx.List()
         for _ in range(num_tasks):
             stages = zip((0, *widths), widths, strict=False)
             self.attentions.append(
-                nnx.List(
-                    _Attention(
-                        before, width, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-                    )
-                    for before, width in stages
-                )
+                nnx.List(_Attention(before, width, make) for before, width in stages)
             )
 
     def __call__(self, x: jax.Array) -> list[jax.Array]:

@@ -15,8 +15,8 @@ from mmpareto_jax.training._loop import read_config as read_config
 from mmpareto_jax.training._loop import train as train
 from mmpareto_jax.training._metrics import read_metrics as read_metrics
 from mmpareto_jax.training._summary import csv_text as csv_text
-from mmpareto_jax.training._summary import mean_ranks as mean_ranks
 from mmpareto_jax.training._summary import markdown as markdown
+from mmpareto_jax.training._summary import mean_ranks as mean_ranks
 from mmpareto_jax.training._summary import paired as paired
 from mmpareto_jax.training._summary import (
     relative_improvement as relative_improvement,

@@ -12,9 +12,9 @@ from mmpareto_jax.models import (
     MTAN,
     BottleneckTokens,
     CentralNet,
+    CosineFusion,
     CrossStitch,
     DenseHead,
-    CosineFusion,
     FiLMFusion,
     Fusion,
     GatedFusion,
@@ -111,8 +111,8 @@ def _trunk(
 ) -> StagedEncoder:
     dtype, width = jnp.dtype(config.dtype), config.width
     if dense:
-        widths = (width // 4, width // 2, width)
-        return SegNet(shape[-1], widths, dtype=dtype, rngs=rngs)
+        stages = (width // 4, width // 2, width)
+        return SegNet(shape[-1], stages, dtype=dtype, rngs=rngs)
     if config.encoder == "default":
         return LeNet(shape, (width // 4, width // 2), width, dtype=dtype, rngs=rngs)
     return _encoder(config, shape, rngs)
@@ -125,8 +125,7 @@ def _encoder(config: Config, shape: tuple[int, ...], rngs: nnx.Rngs) -> StagedEn
     if kind == "resnet18":
         return ResNet18(shape[-1], dtype=dtype, rngs=rngs)
     if kind == "lenet":
-        widths = (width // 4, width // 2)
-        return LeNet(shape, widths, width, dtype=dtype, rngs=rngs)
+        return LeNet(shape, (width // 4, width // 2), width, dtype=dtype, rngs=rngs)
     if kind == "segnet":
         raise ValueError("encoder: segnet is for predictions of every pixel")
     if kind == "cnn":

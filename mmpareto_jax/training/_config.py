@@ -127,7 +127,7 @@ class Config:
     task: Task = _option("av-digits", "what to learn")
     data: str | None = _option(
         None,
-        "directory that mmpareto prepare wrote; multi-digits: MNIST's IDX files, or none",
+        "directory that mmpareto prepare wrote; multi-digits: none, or MNIST's files",
     )
     method: Method = _option("mmpareto", "how the objectives' gradients are combined")
     gamma: float = _option(1.5, "MMPareto's factor on the encoders' gradients")
@@ -156,7 +156,7 @@ class Config:
     fusion: Fusion = _option(
         "concat", "how the encoders meet; bottleneck needs --encoder transformer"
     )
-    sharing: Sharing = _option("hard", "multi-task: what the tasks' trunks have in common")
+    sharing: Sharing = _option("hard", "multi-task: what the tasks have in common")
     gradients: Literal["parameters", "features"] = _option(
         "parameters", "multi-task: with respect to what they are combined"
     )

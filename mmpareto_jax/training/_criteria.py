@@ -68,7 +68,8 @@ def classification(target: str) -> Criterion:
     """Cross-entropy and accuracy of logits [B, classes] for labels [B]."""
 
     def each(logits: jax.Array, label: jax.Array) -> jax.Array:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        loss: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        return loss
 
     def sums(
         logits: jax.Array, label: jax.Array, mask: jax.Array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -77,7 +77,9 @@ def gradients(
     if plain:
         return _of_the_sum(losses_fn)
     if config.gradients == "features":
-        return _of_the_features(config, task, method, model_of, seen, example)
+        return _of_the_features(
+            config, task, method, model_of, seen=seen, example=example
+        )
     groups = mmp.objective_groups(losses_fn, *example, has_aux=True)
     combination = method.combination(groups, config)
     value_and_grads = mmp.value_and_objective_grads(
@@ -99,6 +101,7 @@ def _of_the_features(
     task: Task,
     method: Method,
     model_of: Model,
+    *,
     seen: Callable[..., Any],
     example: tuple[Any, ...],
 ) -> Gradients:
@@ -109,14 +112,12 @@ def _of_the_features(
         )
     trunk, heads = task.trunk, task.heads
 
-    def features_fn(params: Any, rest: Any, memory: Any, batch: Batch) -> Any:
+    def features_fn(params: Any, rest: Any, _: Any, batch: Batch) -> Any:
         model = model_of(params, rest)
         return trunk(model, batch), nnx.state(model, nnx.Not(nnx.Param))
 
-    def losses_fn(
-        params: Any, features: Any, after: Any, rest: Any, memory: Any, batch: Batch
-    ) -> Any:
-        del rest
+    def losses_fn(params: Any, features: Any, after: Any, *args: Any) -> Any:
+        _, memory, batch = args
         model = model_of(params, after)
         return seen(model, heads(model, features, batch), memory, batch)
 

@@ -56,7 +56,9 @@ def _of(
     `read` maps a batch of images to what the trunk takes.
     """
     images = arrays["train"]["image"]
-    shape = jax.eval_shape(read, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype))
+    shape = jax.eval_shape(
+        read, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    )
     sharing = method_of(config).sharing or config.sharing
     widths = {name: width for name, (_, width) in tasks.items()}
 

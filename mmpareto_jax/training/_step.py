@@ -135,7 +135,9 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     def evaluate(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, float]:
         totals = [sums_of_batch(state.params, state.rest, x) for x in held_out(arrays)]
         # In float64: a count of pixels exceeds what float32 can count.
-        added = jax.tree.map(lambda *x: sum(np.asarray(v, np.float64) for v in x), *totals)
+        added = jax.tree.map(
+            lambda *x: sum(np.asarray(v, np.float64) for v in x), *totals
+        )
         scores = {k: float(x) for k, x in sorted(task.scores(added).items())}
         return scores | task.overall(scores)
 
@@ -150,7 +152,9 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
 
     def features(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
         size = len(next(iter(arrays.values())))
-        found = [features_of_batch(state.params, state.rest, x) for x in held_out(arrays)]
+        found = [
+            features_of_batch(state.params, state.rest, x) for x in held_out(arrays)
+        ]
         return {k: np.concatenate([x[k] for x in found])[:size] for k in found[0]}
 
     def restart(seed: int, lr: float) -> TrainState:

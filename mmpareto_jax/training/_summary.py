@@ -125,7 +125,8 @@ def relative_improvement(
         gain = 100 * (np.asarray(scores[m.name]) - reference) / reference
         own = tasks.setdefault(m.name.split("/", 1)[1], [])
         own.append(gain if m.higher else -gain)
-    return np.mean([np.mean(own, axis=0) for own in tasks.values()], axis=0)
+    each = np.stack([np.mean(own, axis=0) for own in tasks.values()])
+    return np.asarray(each.mean(axis=0))
 
 
 def mean_ranks(

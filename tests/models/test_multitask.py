@@ -148,14 +148,13 @@ def test_an_open_mask_is_the_trunk():
     sharing = mtan(cnn, nnx.Rngs(0))
     for own in sharing.attentions:
         for attention in own:
-            attention.mask_norm.scale[...] = jnp.zeros_like(attention.mask_norm.scale)
-            attention.mask_norm.bias[...] = jnp.full_like(
-                attention.mask_norm.bias, 100.0
-            )
+            norm = attention.mask.norm
+            norm.scale[...] = jnp.zeros_like(norm.scale)
+            norm.bias[...] = jnp.full_like(norm.bias, 100.0)
     alone = sharing.trunk(IMAGES)
     for found in sharing(IMAGES):
         np.testing.assert_allclose(found, alone, rtol=1e-5, atol=1e-6)
-    closed = sharing.attentions[1][-1].mask_norm
+    closed = sharing.attentions[1][-1].mask.norm
     closed.bias[...] = jnp.full_like(closed.bias, -100.0)
     first, second, _ = sharing(IMAGES)
     np.testing.assert_allclose(first, alone, rtol=1e-5, atol=1e-6)

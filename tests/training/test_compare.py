@@ -142,7 +142,10 @@ def test_table_and_csv(faked, tmp_path):
 def test_a_method_with_missing_runs_has_no_row(faked, tmp_path):
     records = compare(PLAN, tmp_path)
     lost = [r for r in records if (r["method"], r["seed"]) != ("uniform", 1)]
-    assert [r.method for r in summarize(PLAN, lost, MEASURES)] == ["uniform-gamma", "mmpareto"]
+    assert [r.method for r in summarize(PLAN, lost, MEASURES)] == [
+        "uniform-gamma",
+        "mmpareto",
+    ]
 
 
 def test_paired_differences():

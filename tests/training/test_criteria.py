@@ -43,8 +43,8 @@ def test_sums_of_batches_are_the_whole(kind):
     found, wanted, criterion = dense_case(kind, 7)
     whole = criterion.scores(criterion.sums(found, wanted, jnp.ones(7)))
     parts = []
-    for rows, mask in (([0, 1, 2, 3], [1, 1, 1, 1]), ([4, 5, 6, 6], [1, 1, 1, 0])):
-        mask = jnp.array(mask, jnp.float32)
+    for rows, real in (([0, 1, 2, 3], [1, 1, 1, 1]), ([4, 5, 6, 6], [1, 1, 1, 0])):
+        mask = jnp.array(real, jnp.float32)
         parts.append(criterion.sums(found[rows], wanted[rows], mask))
     added = jax.tree.map(lambda *x: sum(np.asarray(v, float) for v in x), *parts)
     scores = criterion.scores(added)
