@@ -182,7 +182,9 @@ def prepare(arguments: dict[str, Any]) -> int:
     for split, counts in index["counts"].items():
         each = ", ".join(f"{k} {n}" for k, n in list(counts.items())[:12])
         more = ", ..." if len(counts) > 12 else ""
-        print(f"{split}: {sum(counts.values())} examples ({each}{more})")
+        # Without classes there is one count for all.
+        shown = f" ({each}{more})" if "label" in prepared.arrays[split] else ""
+        print(f"{split}: {sum(counts.values())} examples{shown}")
     print(f"left out: {index['left_out']}; the reasons are in {out}/report.json")
     digest = hashlib.sha256("".join(index["sha256"].values()).encode()).hexdigest()
     print(f"checksum of all arrays: {digest[:16]}")

@@ -196,6 +196,9 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help="frames from each part of a clip, of which training draws one",
     )
+    prepare.add_argument(
+        "--classes", type=int, choices=(7, 19), help="cityscapes: labels (default: 7)"
+    )
     prepare.add_argument("--seed", type=int, help="of the split (default: 0)")
     return parser
 

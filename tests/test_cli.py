@@ -41,6 +41,17 @@ def test_evaluate_and_plot(workdir, capsys):
     assert "learning_curves.png" in capsys.readouterr().out
 
 
+def test_trajectories(tmp_path, capsys):
+    path = tmp_path / "new" / "picture.png"
+    arguments = ["plot", "trajectories", "--problem", "element-wise"]
+    arguments += ["--methods", "uniform,mmpareto", "--out", str(path)]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "mmpareto" in out
+    assert str(path) in out
+    assert path.stat().st_size > 20_000
+
+
 def test_resume_takes_the_config_of_the_run(workdir):
     assert main(["train", "--workdir", str(workdir), "--resume"]) == 0
 
@@ -58,6 +69,7 @@ def test_resume_takes_the_config_of_the_run(workdir):
         (["train", "--workdir", "WORKDIR", "--resume", "--seed", "1"], "another con"),
         (["evaluate", "/nowhere"], "holds no run"),
         (["plot", "/nowhere"], "holds no metrics"),
+        (["plot", "trajectories", "--problem", "x"], "--problem: expected one of toy"),
         ([], "arguments are required: COMMAND"),
     ],
 )

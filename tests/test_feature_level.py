@@ -16,7 +16,10 @@ X = jax.random.normal(jax.random.key(0), (6, 5))
 def make_params(depth=3, width=5, num=3):
     keys = jax.random.split(jax.random.key(1), depth + num)
     trunk = [jax.random.normal(k, (width, width)) / width**0.5 for k in keys[:depth]]
-    heads = {n: jax.random.normal(k, (width,)) for n, k in zip(TASKS, keys[depth:])}
+    heads = {
+        n: jax.random.normal(k, (width,))
+        for n, k in zip(TASKS, keys[depth:], strict=True)
+    }
     return {"trunk": trunk, "heads": heads}
 
 
@@ -43,9 +46,7 @@ RULES = {
     "mgda": functools.partial(mmp.aggregate, mmp.weightings.mgda()),
     "cagrad": functools.partial(mmp.aggregate, mmp.weightings.cagrad()),
     "graddrop": functools.partial(mmp.aggregate, mmp.weightings.graddrop()),
-    "dwa": functools.partial(
-        mmp.aggregate, mmp.weightings.dwa(steps_per_epoch=1)
-    ),
+    "dwa": functools.partial(mmp.aggregate, mmp.weightings.dwa(steps_per_epoch=1)),
 }
 
 
@@ -178,9 +179,7 @@ def test_a_parameter_of_both_sides_gets_both_gradients(x64):
     rule = functools.partial(mmp.aggregate, mmp.weightings.uniform())
     level = mmp.feature_level(features, losses, rule)
     (_, grads), _ = level.value_and_grads(level.init(params, x), params, x)
-    expected = jax.grad(
-        lambda p: sum(losses(p, features(p, x), x).values())
-    )(params)
+    expected = jax.grad(lambda p: sum(losses(p, features(p, x), x).values()))(params)
     np.testing.assert_allclose(grads["w"], expected["w"], rtol=1e-12)
 
 

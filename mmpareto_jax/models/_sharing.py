@@ -98,7 +98,8 @@ class CrossStitch(nnx.Module):
         first = jnp.full((num_tasks, num_tasks), rest, param_dtype)
         first = jnp.fill_diagonal(first, keep if num_tasks > 1 else 1, inplace=False)
         depth = depth_all(list(self.trunks), "CrossStitch")
-        self.mixings = nnx.List(nnx.Param(first) for _ in range(depth))
+        # Copies: a step that is given its memory cannot take one buffer twice.
+        self.mixings = nnx.List(nnx.Param(jnp.array(first)) for _ in range(depth))
 
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         """The features of every task."""

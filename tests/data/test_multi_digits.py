@@ -1,8 +1,8 @@
-import gzip
 import struct
 
 import numpy as np
 import pytest
+from written import mnist
 
 from mmpareto_jax.data import load_multi_digits
 from mmpareto_jax.data._digit_images import mnist_digits, read_idx
@@ -116,26 +116,6 @@ def test_more_noise_spares_no_pixel_that_less_noise_hit():
     hit = some[:, 8:, 8:] != clean[:, 8:, 8:]
     assert hit.any()
     np.testing.assert_array_equal(much[:, 8:, 8:][hit], some[:, 8:, 8:][hit])
-
-
-def mnist(root, pack=False, number=60):
-    """Every image has the value of its row, and its label is that modulo ten."""
-    root.mkdir()
-    for prefix in ("train", "t10k"):
-        images = np.zeros((number, 28, 28), np.uint8)
-        images[:, 4:24, 4:24] = 100 + np.arange(number)[:, None, None]
-        images[:, 10, 10] = 255
-        for kind, x in (("images-idx3", images), ("labels-idx1", images[:, 4, 4] % 10)):
-            head = struct.pack(">HBB", 0, 8, x.ndim) + struct.pack(
-                f">{x.ndim}I", *x.shape
-            )
-            data = head + x.astype(np.uint8).tobytes()
-            path = root / f"{prefix}-{kind}-ubyte"
-            if pack:
-                path.with_name(path.name + ".gz").write_bytes(gzip.compress(data))
-            else:
-                path.write_bytes(data)
-    return root
 
 
 @pytest.mark.parametrize("pack", [False, True])

@@ -4,40 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from written import COUNTS, SIZE, arrays_of, nyuv2, write
 
 from mmpareto_jax.data import load_scenes
 from mmpareto_jax.data.sources import Example, Plan, plan_of, prepare
-
-SIZE = (6, 8)
-COUNTS = {"train": 20, "val": 7}
-
-
-def arrays_of(part, number, classes):
-    rng = np.random.default_rng([part == "val", number])
-    normal = rng.normal(size=(*SIZE, 3))
-    normal[0, 0] = 0
-    return {
-        "image": rng.integers(256, size=(*SIZE, 3)) / 255.0,
-        "label": rng.integers(-1, classes, SIZE).astype(np.float64),
-        "depth": rng.uniform(0, 9, (*SIZE, 1)),
-        "normal": normal,
-    }
-
-
-def write(root, folders, classes):
-    """Folder -> name of its array."""
-    for part, number in COUNTS.items():
-        for folder in folders:
-            (root / part / folder).mkdir(parents=True, exist_ok=True)
-        for i in range(number):
-            arrays = arrays_of(part, i, classes)
-            for folder, name in folders.items():
-                np.save(root / part / folder / f"{i}.npy", arrays[name])
-    return root
-
-
-def nyuv2(root):
-    return write(root, {x: x for x in ("image", "label", "depth", "normal")}, 13)
 
 
 def test_nyuv2(tmp_path):
