@@ -5,6 +5,7 @@ changelog and contributing guide stand in for the stubs named in ``PAGES``. Noth
 fetched at build time, and mathematics is MathML, so that pages need no script for it.
 """
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
-from sphinx.util.inspect import signature, stringify_signature
+from sphinx.util.inspect import signature
 
 from mmpareto_jax import __version__
 
@@ -98,8 +99,24 @@ def own_signature(
     if "__init__" not in vars(obj) or getattr(obj, "_is_protocol", False):
         return None
     found = signature(obj.__init__, bound_method=True)
-    short = {"unqualified_typehints": True, "show_return_annotation": False}
-    return stringify_signature(found, **short), ""
+    parameters = [
+        p.replace(annotation=p.empty, default=Named(p.default))
+        if isinstance(p.default, type) and p.default is not p.empty
+        else p.replace(annotation=p.empty)
+        for p in found.parameters.values()
+    ]
+    found = found.replace(parameters=parameters, return_annotation=found.empty)
+    return str(found), ""
+
+
+@dataclasses.dataclass
+class Named:
+    """A type as a default value, written by its name."""
+
+    value: Any
+
+    def __repr__(self) -> str:
+        return self.value.__name__
 
 
 def mathml(node: Any, *, as_block: bool) -> str:
