@@ -50,9 +50,14 @@ def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(search))
     notebook = read(path)
     resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources=resources
-    ).execute()
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=180,  # of a cell: one that hangs is named
+        kernel_name="python3",
+        resources=resources,
+        shutdown_kernel="immediate",
+    )
+    client.execute()
     said = [x.text for x in outputs(notebook) if x.get("name") == "stderr"]
     assert not said
 
