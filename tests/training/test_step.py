@@ -12,7 +12,7 @@ import pytest
 import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training import Config
-from mmpareto_jax.training._config import Method
+from mmpareto_jax.training._choices import Method
 from mmpareto_jax.training._step import make_program
 from mmpareto_jax.training._tasks import make_task
 
