@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmpareto_jax.data.sources._engine import Example as Example
-from mmpareto_jax.data.sources._engine import Plan as Plan
-from mmpareto_jax.data.sources._engine import Problem as Problem
 from mmpareto_jax.data.sources._engine import Progress as Progress
-from mmpareto_jax.data.sources._engine import UnusableError as UnusableError
 from mmpareto_jax.data.sources._engine import prepare as prepare
+from mmpareto_jax.data.sources._plan import Example as Example
+from mmpareto_jax.data.sources._plan import Plan as Plan
+from mmpareto_jax.data.sources._plan import Problem as Problem
+from mmpareto_jax.data.sources._plan import UnusableError as UnusableError
 from mmpareto_jax.data.sources._store import Prepared as Prepared
 from mmpareto_jax.data.sources._store import open_prepared as open_prepared
 
