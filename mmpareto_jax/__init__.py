@@ -5,23 +5,13 @@ one's gradient, stacked; ``mmpareto`` (or ``aggregate`` with any weighting) comb
 them, as the first transformation in an ``optax.chain``.
 """
 
-from mmpareto_jax import weightings as weightings
-from mmpareto_jax._accumulate import accumulate as accumulate
-from mmpareto_jax._aggregate import aggregate as aggregate
-from mmpareto_jax._feature_level import FeatureLevel as FeatureLevel
-from mmpareto_jax._feature_level import feature_level as feature_level
-from mmpareto_jax._gramian import gramian as gramian
-from mmpareto_jax._groups import ObjectiveGroups as ObjectiveGroups
-from mmpareto_jax._min_norm import min_norm_weights as min_norm_weights
-from mmpareto_jax._mmpareto import mmpareto as mmpareto
-from mmpareto_jax._objectives import objective_groups as objective_groups
-from mmpareto_jax._objectives import (
-    value_and_objective_grads as value_and_objective_grads,
-)
-from mmpareto_jax._scalarize import scalarize as scalarize
-from mmpareto_jax._state import AggregateState as AggregateState
-from mmpareto_jax._state import diagnostics as diagnostics
+from typing import TYPE_CHECKING
+
+from mmpareto_jax._lazy import on_first_use
 from mmpareto_jax._version import __version__ as __version__
-from mmpareto_jax.weightings import Aggregator as Aggregator
-from mmpareto_jax.weightings import LossWeighting as LossWeighting
-from mmpareto_jax.weightings import Weighting as Weighting
+
+if TYPE_CHECKING:
+    from mmpareto_jax._public import *  # noqa: F403
+else:
+    __getattr__, __dir__ = on_first_use(__name__)
+    del TYPE_CHECKING, on_first_use

@@ -29,15 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0, 2 for a mistake in the call, 130 after Ctrl-C.
     """
-    missing = [
-        name
-        for name in ("flax", "grain", "orbax", "tensorboardX", "rich", "matplotlib")
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        return _fail(f"{', '.join(missing)} missing: pip install 'mmpareto-jax[train]'")
     try:
         arguments = vars(_parser().parse_args(argv))
+        if missing := _missing():
+            return _fail(f"{missing} missing: pip install 'mmpareto-jax[train]'")
         command = arguments.pop("command")
         run = {
             "train": _commands.train,
@@ -55,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _commands.INTERRUPTED
     return code
+
+
+def _missing() -> str:
+    """What a command needs and is not installed."""
+    needed = ("flax", "grain", "orbax", "tensorboardX", "rich", "matplotlib")
+    return ", ".join(x for x in needed if importlib.util.find_spec(x) is None)
 
 
 class _Parser(argparse.ArgumentParser):

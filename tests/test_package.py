@@ -3,6 +3,8 @@
 import importlib.metadata
 import inspect
 import pathlib
+import pickle
+import pkgutil
 import subprocess
 import sys
 
@@ -13,24 +15,102 @@ from mmpareto_jax._version import __version__
 
 TRAIN = ("flax", "grain", "matplotlib", "orbax", "rich", "sklearn", "soundfile")
 TRAIN += ("tensorboardX", "chex")
+COMMANDS = ("train", "evaluate", "plot", "compare", "sweep", "prepare")
 
 
-def test_import_is_light():
-    """jax and optax alone: nothing of the train extra, and no room above the core."""
-    code = "import sys, mmpareto_jax; print(*sys.modules); mmpareto_jax.mmpareto(2)"
-    path = str(pathlib.Path(mmp.__file__).parents[1])
+def loaded(code):
+    """The modules that are there after ``code`` in a fresh interpreter."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", f"{code}\nimport sys; print('|', *sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
-        cwd=path,
+        cwd=pathlib.Path(mmp.__file__).parents[1],
     )
-    modules = set(done.stdout.split())
-    assert {"jax", "optax", "mmpareto_jax"} <= modules
+    return set(done.stdout.rpartition("|")[2].split())
+
+
+def outside(modules):
+    """Of these, what is neither the standard library's nor ours."""
+    roots = {name.split(".")[0] for name in modules}
+    ours = {"mmpareto_jax", "__main__", "sitecustomize"}
+    return {n for n in roots if n not in sys.stdlib_module_names | ours}
+
+
+def test_the_core_is_light():
+    """jax and optax alone: nothing of the train extra, and no room above the core."""
+    modules = loaded("import mmpareto_jax; mmpareto_jax.mmpareto(2)")
+    assert {"jax", "optax", "mmpareto_jax._mmpareto"} <= modules
     assert not {name for name in modules if name.split(".")[0] in TRAIN}
     above = ("models", "data", "problems", "training", "cli")
     assert not {f"mmpareto_jax.{name}" for name in above} & modules
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([command, "--help"] for command in COMMANDS),
+        ["train", "--lr", "fast"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_mistakes_wait_for_nothing(arguments):
+    """No module from outside, so neither jax nor numpy."""
+    bare = outside(loaded("pass"))  # what .pth files of the environment import
+    code = f"from mmpareto_jax.cli import main; assert main({arguments}) in (0, 2)"
+    assert outside(loaded(code)) - bare == set()
+
+
+@pytest.mark.parametrize("package", ["mmpareto_jax", "mmpareto_jax.training"])
+class TestOnFirstUse:
+    """A package whose names come later looks as one that imports them at once."""
+
+    def test_nothing_is_loaded_before(self, package):
+        probes = "hasattr(p, '_none'), hasattr(p, '__wrapped__'), repr(p), p.__doc__"
+        modules = loaded(f"import {package} as p; {probes}")
+        assert "jax" not in modules
+        assert f"{package}._public" not in modules
+
+    def test_dir_and_star_have_the_public_names(self, package):
+        module = importlib.import_module(package)
+        listed = importlib.import_module(f"{package}._public")
+        expected = {name for name in vars(listed) if not name.startswith("_")}
+        shown = {name for name in dir(module) if not name.startswith("_")}
+        star = {}
+        exec(f"from {package} import *", star)
+        assert expected == star.keys() - {"__builtins__"} == set(module.__all__)
+        rooms = {x.name for x in pkgutil.iter_modules(module.__path__)}
+        assert expected <= shown <= expected | rooms
+
+    def test_dir_may_come_before_any_use(self, package):
+        code = f"import {package} as p; assert len(dir(p)) > 20"
+        assert f"{package}._public" in loaded(code)
+
+    def test_unknown_names(self, package):
+        module = importlib.import_module(package)
+        with pytest.raises(AttributeError, match=f"'{package}' has no attribute 'no'"):
+            _ = module.no
+        with pytest.raises(ImportError, match="cannot import name 'no'"):
+            exec(f"from {package} import no")
+
+
+def test_first_uses_may_be_from_several_threads():
+    code = """
+import concurrent.futures, mmpareto_jax
+names = ["mmpareto", "weightings", "gramian", "ObjectiveGroups"] * 4
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    list(pool.map(lambda name: getattr(mmpareto_jax, name), names))
+"""
+    assert "mmpareto_jax._public" in loaded(code)
+
+
+def test_public_objects_survive_pickle():
+    groups = mmp.ObjectiveGroups.from_labels({"a": "g"}, {"g": ("x", "y")})
+    assert pickle.loads(pickle.dumps(groups)) == groups
+    for x in (mmp.mmpareto, mmp.AggregateState, mmp.weightings.mgda):
+        assert pickle.loads(pickle.dumps(x)) is x
 
 
 def test_version():
@@ -43,7 +123,7 @@ def test_version():
 
 
 def public():
-    names = {name: getattr(mmp, name) for name in vars(mmp) if not name.startswith("_")}
+    names = {name: getattr(mmp, name) for name in dir(mmp) if not name.startswith("_")}
     names |= {
         f"weightings.{name}": x
         for name, x in vars(mmp.weightings).items()
