@@ -14,7 +14,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mmpareto_jax import _commands
+from mmpareto_jax import _commands, _completion
 from mmpareto_jax._version import __version__
 
 _USAGE_ERROR = 2
@@ -30,10 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0, 2 for a mistake in the call, 130 after Ctrl-C.
     """
     try:
-        arguments = vars(_parser().parse_args(argv))
-        if missing := _missing():
-            return _fail(f"{missing} missing: pip install 'mmpareto-jax[train]'")
+        parser = _parser()
+        arguments = vars(parser.parse_args(argv))
         command = arguments.pop("command")
+        if missing := _missing(command):
+            return _fail(f"{missing} missing: pip install 'mmpareto-jax[train]'")
+        if command == "completion":
+            return _completion.completion(parser, arguments["shell"])
         run = {
             "train": _commands.train,
             "evaluate": _commands.evaluate,
@@ -52,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _missing() -> str:
-    """What a command needs and is not installed."""
-    needed = ("flax", "grain", "orbax", "tensorboardX", "rich", "matplotlib")
+def _missing(command: str) -> str:
+    """What the command needs and is not installed."""
+    train = ("flax", "grain", "orbax", "tensorboardX", "rich", "matplotlib")
+    needed = ("shtab",) if command == "completion" else train
     return ", ".join(x for x in needed if importlib.util.find_spec(x) is None)
 
 
@@ -202,6 +206,13 @@ def _parser() -> argparse.ArgumentParser:
         "--classes", type=int, choices=(7, 19), help="cityscapes: labels (default: 7)"
     )
     prepare.add_argument("--seed", type=int, help="of the split (default: 0)")
+
+    completion = commands.add_parser(
+        "completion",
+        help="print a shell's completion script, for source",
+        allow_abbrev=False,
+    )
+    completion.add_argument("shell", choices=_completion.SHELLS)
     return parser
 
 

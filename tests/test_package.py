@@ -15,7 +15,7 @@ from mmpareto_jax._version import __version__
 
 TRAIN = ("flax", "grain", "matplotlib", "orbax", "rich", "sklearn", "soundfile")
 TRAIN += ("tensorboardX", "chex")
-COMMANDS = ("train", "evaluate", "plot", "compare", "sweep", "prepare")
+COMMANDS = ("train", "evaluate", "plot", "compare", "sweep", "prepare", "completion")
 
 
 def loaded(code):

@@ -1,0 +1,31 @@
+"""What ``mmpareto completion`` prints: a shell's completion script, from the parser."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+SHELLS = ("bash", "zsh", "fish")
+# Arguments that are files or directories, by destination.
+_PATHS = ("workdir", "config", "data", "out", "raw")
+
+
+def completion(parser: argparse.ArgumentParser, shell: str) -> int:
+    """Prints the script."""
+    import shtab
+
+    _complete_paths(parser, shtab.FILE)
+    print(shtab.complete(parser, shell))
+    return 0
+
+
+def _complete_paths(
+    parser: argparse.ArgumentParser, by_shell: Mapping[str, Any]
+) -> None:
+    for action in parser._actions:  # argparse has no other way to its arguments
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_paths(command, by_shell)
+        elif action.dest in _PATHS:
+            vars(action)["complete"] = by_shell  # where shtab looks
