@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,17 @@ from jax import lax
 
 from mmpareto_jax._groups import PyTree, named_leaves
 
+Args = ParamSpec("Args")
+Values = TypeVar("Values")
+
 
 def accumulate(
-    value_and_grads: Callable[..., Any],
+    value_and_grads: Callable[Args, Values],
     num_micro_batches: int,
     *,
     argnum: int = 1,
     has_aux: bool = False,
-) -> Callable[..., Any]:
+) -> Callable[Args, Values]:
     r"""Computes losses and stacked gradients of a batch in equal parts.
 
     .. math:: L_k = \frac1n \sum_{i=1}^n L_k^{(i)}, \qquad g_k = \frac1n \sum_{i=1}^n
@@ -76,7 +79,8 @@ def accumulate(
 
         def part(batch: PyTree) -> tuple[PyTree, Any]:
             own = (*args[:argnum], batch, *args[argnum + 1 :])
-            values, grads = value_and_grads(*own, **kwargs)
+            out: Any = value_and_grads(*own, **kwargs)
+            values, grads = out
             losses, aux = values if has_aux else (values, None)
             return (losses, grads), aux
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,17 @@ from mmpareto_jax._lanes import gradient, rows_of
 from mmpareto_jax._pullback import Pullback, evaluate
 from mmpareto_jax._reach import Rows
 
+Args = ParamSpec("Args")
+Values = TypeVar("Values")
+
 
 def value_and_objective_grads(
-    fun: Callable[..., Any],
+    fun: Callable[Args, Values],
     groups: Objectives | None = None,
     *,
     has_aux: bool = False,
     pullback: Pullback = "unroll",
-) -> Callable[..., Any]:
+) -> Callable[Args, tuple[Values, PyTree]]:
     r"""Makes a function that gives all losses and the gradient of each of them.
 
     For losses :math:`L_1, \dots, L_K` of parameters :math:`\theta` it computes
@@ -106,7 +109,7 @@ def value_and_objective_grads(
         values = (losses, aux) if has_aux else losses
         return values, jax.tree.unflatten(treedef, grads)
 
-    return value_and_grads
+    return cast("Callable[Args, tuple[Values, PyTree]]", value_and_grads)
 
 
 def objective_groups(
