@@ -28,7 +28,8 @@ def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
     def load() -> dict[str, Any]:
         public = vars(importlib.import_module(f"{package}._public"))
         names = {name: x for name, x in public.items() if not name.startswith("_")}
-        vars(module).update(names)
+        for name, x in names.items():
+            vars(module).setdefault(name, x)  # what a test has put there stays
         return names
 
     def getattr_(name: str) -> Any:

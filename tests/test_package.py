@@ -96,6 +96,12 @@ class TestOnFirstUse:
             exec(f"from {package} import no")
 
 
+def test_a_patched_name_stays_patched(monkeypatch):
+    monkeypatch.setattr(mmp, "gramian", None)
+    assert not hasattr(mmp, "no_such_name")
+    assert mmp.gramian is None
+
+
 def test_first_uses_may_be_from_several_threads():
     code = """
 import concurrent.futures, mmpareto_jax
