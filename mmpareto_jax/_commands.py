@@ -56,7 +56,7 @@ def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Con
     if resume:
         if workdir is None:
             raise ValueError("--resume needs the --workdir of the run to continue")
-        from mmpareto_jax.training._loop import read_config
+        from mmpareto_jax.training._workdir import read_config
 
         values = read_config(workdir).to_dict()
     path = arguments.pop("config")
@@ -100,6 +100,20 @@ def _trajectories(arguments: dict[str, Any]) -> int:
     problems.draw_trajectories(problem, found.trajectories, path)
     print(found.table())
     print(f"\n{path}")
+    return 0
+
+
+def report(arguments: dict[str, Any]) -> int:
+    from pathlib import Path
+
+    from mmpareto_jax.training import write_report
+
+    workdirs, out = arguments["workdirs"], arguments["out"]
+    if out is None:
+        out = "report.html"
+        if len(workdirs) == 1:
+            out = Path(workdirs[0]) / out
+    print(write_report(workdirs, out))
     return 0
 
 
@@ -268,7 +282,7 @@ def _print_result(result: Result, figures: list[str]) -> None:
         where, objectives = result.groups.describe(group)
         print(f"conflicting steps, {where} ({objectives}): {100 * share:.1f} %")
     print(f"workdir: {result.workdir}")
-    print("  config.json  metrics.jsonl  tensorboard/  checkpoints/")
+    print("  config.json  result.json  metrics.jsonl  tensorboard/  checkpoints/")
     if figures:
         print(f"  figures/: {'  '.join(figures)}")
 

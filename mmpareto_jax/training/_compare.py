@@ -17,6 +17,7 @@ import numpy as np
 
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run_once import Record, run_once
+from mmpareto_jax.training._workdir import now, versions
 
 # Seeds of the tuning runs start here, so that none is also a final run.
 _FIRST_TUNING_SEED = 10_000
@@ -188,6 +189,9 @@ def _claim(workdir: Path, comparison: Comparison) -> None:
         return
     workdir.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(comparison), indent=2) + "\n")
+    # The device is in the records: this process must not take it from its workers.
+    environment = {"versions": versions(), "started": now()}
+    (workdir / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
 
 
 def _run_all(

@@ -31,6 +31,19 @@ def draw_comparison(
     Returns:
       The files.
     """
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in comparison_figures(rows, records, measures).items():
+        path = directory / f"{name}.png"
+        figure.savefig(path, dpi=120)
+        paths.append(path)
+    return paths
+
+
+def comparison_figures(
+    rows: Sequence[Row], records: Sequence[Record], measures: Sequence[Measure]
+) -> dict[str, Figure]:
+    """The figures of a comparison by name, for the arguments of ``draw_comparison``."""
     final = {
         row.method: [
             r
@@ -40,20 +53,13 @@ def draw_comparison(
         ]
         for row in rows
     }
-    figures = {
+    return {
         "scores": _scores(rows, measures),
         "cosines": _per_group(final, _cosines, "cosine of the gradients", "share"),
         "norms": _per_group(final, _norms, "epoch", "gradient norm: joint –, own ‑ ‑"),
         "magnitude": _per_group(final, _magnitude, "quantile", "mean weight (γλ)"),
         "sharpness": _sharpness(final),
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, figure in figures.items():
-        path = directory / f"{name}.png"
-        figure.savefig(path, dpi=120)
-        paths.append(path)
-    return paths
 
 
 def _scores(rows: Sequence[Row], measures: Sequence[Measure]) -> Figure:

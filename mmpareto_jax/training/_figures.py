@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +40,52 @@ def draw_figures(workdir: str | Path) -> list[Path]:
     """
     workdir = Path(workdir)
     records = read_metrics(workdir)
-    train = [r for r in records if r["split"] == "train"]
-    validation = [r for r in records if r["split"] == "validation"]
-    if not train:
+    if not any(r["split"] == "train" for r in records):
         raise ValueError(f"workdir {workdir}: holds no metrics to plot")
-    groups = [k.removesuffix("/cosine") for k in train[0] if k.endswith("/cosine")]
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
+    paths = []
+    for name, figure in run_figures(records).items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=130)
+    return paths
+
+
+def run_figures(records: Sequence[_Record]) -> dict[str, Figure]:
+    """The figures of a run by name, from its metrics; of at least one step."""
+    train = [r for r in records if r["split"] == "train"]
+    validation = [r for r in records if r["split"] == "validation"]
+    groups = [k.removesuffix("/cosine") for k in train[0] if k.endswith("/cosine")]
     figures = {"learning_curves": _learning_curves(train, validation)}
     if groups:
         figures["cosine"] = _cosine(train, groups)
         figures["weights"] = _weights(train, groups)
         figures["gradient_norms"] = _gradient_norms(train, groups)
-    paths = []
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=130)
-    return paths
+    return figures
+
+
+def overlay(runs: Mapping[str, Sequence[_Record]], name: str) -> Figure:
+    """One measure on validation, a line for each run.
+
+    Args:
+      runs: what a run is called -> its metrics.
+      name: of the measure in the metrics.
+    """
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axis = figure.add_subplot()
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    for number, (label, records) in enumerate(runs.items()):
+        steps, values = _series(
+            [r for r in records if r["split"] == "validation"], name
+        )
+        colour = _COLOURS[number % len(_COLOURS)]
+        axis.plot(steps, values, color=colour, marker=".", label=label)
+    axis.set(xlabel="step", ylabel=name)
+    legend = figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a directory may have any name
+    return figure
 
 
 def _learning_curves(train: list[_Record], validation: list[_Record]) -> Figure:
@@ -155,7 +184,7 @@ def _names(train: list[_Record], group: str, kind: str) -> list[str]:
     return [k.removeprefix(prefix) for k in train[0] if k.startswith(prefix)]
 
 
-def _series(records: list[_Record], key: str) -> tuple[np.ndarray, np.ndarray]:
+def _series(records: Sequence[_Record], key: str) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(r["step"], r[key]) for r in records if r.get(key) is not None]
     steps, values = zip(*pairs, strict=True) if pairs else ((), ())
     return np.asarray(steps), np.asarray(values, float)

@@ -11,6 +11,7 @@ import pytest
 
 from mmpareto_jax.training import (
     Config,
+    Measure,
     draw_figures,
     evaluate,
     read_config,
@@ -39,9 +40,22 @@ def files(directory):
 
 def test_workdir(run):
     names = {p.name for p in run.workdir.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
+    records = {"config.json", "result.json", "metrics.jsonl"}
+    assert names == records | {"tensorboard", "checkpoints"}
     assert read_config(run.workdir) == CONFIG
-    assert "versions" in json.loads((run.workdir / "config.json").read_text())
+    config = json.loads((run.workdir / "config.json").read_text())
+    assert set(config) == {"config", "versions", "device", "started"}
+    assert config["versions"]["jax"] == jax.__version__
+
+
+def test_result_json_is_the_result(run):
+    found = json.loads((run.workdir / "result.json").read_text())
+    assert found["scores"] == run.scores
+    assert (found["step"], found["finished"]) == (run.step, True)
+    assert [Measure(**m) for m in found["measures"]] == list(run.measures)
+    assert {k: share for k, (_, _, share) in found["conflicts"].items()} == (
+        run.conflicts
+    )
 
 
 def test_metrics(run):
