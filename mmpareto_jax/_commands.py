@@ -127,7 +127,7 @@ def compare(arguments: dict[str, Any]) -> int:
     from pathlib import Path
 
     from mmpareto_jax import training
-    from mmpareto_jax.training._config import MULTI_TASK
+    from mmpareto_jax.training._choices import MULTI_TASK
 
     if plan["methods"] is None:
         plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -166,8 +166,9 @@ class ObjectiveGroups:
                 f"ObjectiveGroups: unknown group {group!r}; the groups are "
                 f"{tuple(self.groups)}."
             )
-        paths = [path or "(all)" for path, x in self.members.items() if x == group]
-        return _shorten(_fold(paths)), ", ".join(self.groups[group]) or "-"
+        own = [path for path, x in self.members.items() if x == group]
+        others = [path for path, x in self.members.items() if x != group]
+        return _shorten(_fold(own, others)), ", ".join(self.groups[group]) or "-"
 
     def __str__(self) -> str:
         rows = [(name, *self.describe(name)[::-1]) for name in self.groups]
@@ -224,9 +225,19 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     return [(path_name(path), leaf) for path, leaf in leaves]
 
 
-def _fold(paths: Sequence[str]) -> list[str]:
-    """Paths cut after their first key, each prefix once."""
-    return list(dict.fromkeys(path.split("/")[0] for path in paths))
+def _fold(paths: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The shortest prefixes of the paths that are of none of the others, each once."""
+    taken = {x for path in others for x in _prefixes(path)}
+    folded = (
+        next((x for x in _prefixes(path) if x not in taken), path) for path in paths
+    )
+    return list(dict.fromkeys(x or "(all)" for x in folded))
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """``a``, ``a/b``, ``a/b/c``."""
+    parts = path.split("/")
+    return ("/".join(parts[:n]) for n in range(1, len(parts) + 1))
 
 
 def _shorten(names: Sequence[str], most: int = 4) -> str:

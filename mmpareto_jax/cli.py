@@ -66,7 +66,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mmpareto_jax.training._config import Config, Task
+    from mmpareto_jax.training._choices import Task
+    from mmpareto_jax.training._config import Config
 
     parser = _Parser(prog="mmpareto", allow_abbrev=False, description=main.__doc__)
     parser.description = "Multimodal training with MMPareto in JAX."

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+import typing
 
 import pytest
 
-from mmpareto_jax import __version__
+from mmpareto_jax import __version__, _commands
 from mmpareto_jax.cli import main
+from mmpareto_jax.data import sources
+from mmpareto_jax.training import _choices
 
 SMALL = ["--train-examples", "32", "--batch-size", "16", "--epochs", "1"]
 
@@ -98,3 +101,9 @@ def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(command in out for command in ("train", "evaluate", "plot"))
+
+
+def test_prepare_offers_every_source():
+    """The list stands twice, so that --help need not import the sources."""
+    assert _commands.PREPARED == sources.NAMES
+    assert set(sources.NAMES) < set(typing.get_args(_choices.Task))

@@ -111,3 +111,21 @@ def test_nnx_paths_are_alike_with_and_without_variables():
     paths = [path for path, _ in named_leaves(state)]
     assert paths == [path for path, _ in named_leaves(nnx.as_pure(state))]
     assert sorted(paths) == ["bias", "kernel"]
+
+
+def test_prints_the_shortest_path_that_is_of_no_other_group():
+    """A common first key (Linen), and a part of an encoder that is frozen."""
+    groups = mmp.ObjectiveGroups(
+        ("joint", "audio"),
+        {"both": ("joint", "audio"), "joint": ("joint",), "none": ()},
+        {
+            "params/audio/conv/kernel": "both",
+            "params/audio/conv/bias": "both",
+            "params/audio/stem/kernel": "none",
+            "params/visual/conv/kernel": "joint",
+            "params/visual/stem/kernel": "joint",
+        },
+    )
+    assert groups.describe("both")[0] == "params/audio/conv"
+    assert groups.describe("joint")[0] == "params/visual"
+    assert groups.describe("none")[0] == "params/audio/stem"

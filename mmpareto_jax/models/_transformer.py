@@ -153,7 +153,7 @@ class PatchTransformer(nnx.Module):
         """Tokens with their positions.
 
         Args:
-            x: [B, *input_shape].
+            x: `[B, *input_shape]`.
 
         Returns:
             [B, N, features], N the number of patches in all frames.
@@ -183,7 +183,7 @@ class PatchTransformer(nnx.Module):
         """Features of images, frames or spectrograms.
 
         Args:
-            x: [B, *input_shape].
+            x: `[B, *input_shape]`.
 
         Returns:
             [B, features], float32 or wider.

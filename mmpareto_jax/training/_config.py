@@ -13,86 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from mmpareto_jax.training._choices import (
+    MULTI_TASK,
+    MULTIMODAL_METHODS,
+    Fusion,
+    Method,
+    Sharing,
+    Task,
+)
+
 # This module is read for `mmpareto --help`, so it imports nothing heavy.
 
-Task = Literal[
-    "av-digits",
-    "crema-d",
-    "kinetics-sounds",
-    "colored-digits",
-    "modelnet40",
-    "ucf-101",
-    "multi-digits",
-    "digit-tasks",
-    "scenes",
-    "nyuv2",
-    "cityscapes",
-]
-Method = Literal[
-    "joint",
-    "uniform",
-    "uniform-gamma",
-    "pareto",
-    "mmpareto",
-    "mean",
-    "random",
-    "mgda",
-    "pcgrad",
-    "gradvac",
-    "cagrad",
-    "imtl-g",
-    "nash-mtl",
-    "aligned-mtl",
-    "upgrad",
-    "dualproj",
-    "config",
-    "fairgrad",
-    "db-mtl",
-    "modo",
-    "sdmgrad",
-    "gradnorm",
-    "metabalance",
-    "graddrop",
-    "trimmed-mean",
-    "krum",
-    "uncertainty",
-    "dwa",
-    "geometric-mean",
-    "stch",
-    "famo",
-    "imtl-l",
-    "rlw",
-    "ogm",
-    "ogm-ge",
-    "agm",
-    "pmr",
-    "mmcosine",
-    "greedy",
-    "g-blending",
-    "relearning",
-    "single-task",
-]
-Fusion = Literal[
-    "concat", "sum", "film", "gated", "cosine", "mmtm", "central", "bottleneck"
-]
-
-
-Sharing = Literal["hard", "cross-stitch", "mtan", "separate"]
-
-# Several tasks of one input, instead of several modalities of one task.
-MULTI_TASK = ("multi-digits", "digit-tasks", "scenes", "nyuv2", "cityscapes")
-# Methods that are about a joint objective and its modalities, and the one that is not.
-_MULTIMODAL_METHODS = (
-    "joint",
-    "ogm",
-    "ogm-ge",
-    "agm",
-    "pmr",
-    "mmcosine",
-    "greedy",
-    "g-blending",
-    "relearning",
-)
 # Training examples of the data that are in the package.
 _EMBEDDED = {
     "av-digits": 1000,
@@ -207,7 +138,7 @@ class Config:
         expected = "the directory of prepared data" if needed else "nothing"
         _check("data", self.data, there, f"{expected} for {self.task}")
         several = self.task in MULTI_TASK
-        other = ("single-task",) if not several else _MULTIMODAL_METHODS
+        other = ("single-task",) if not several else MULTIMODAL_METHODS
         kind = "multi-task" if several else "multimodal"
         fits = self.method not in other
         _check("method", self.method, fits, f"one for {kind} tasks")

@@ -119,7 +119,7 @@ def _of_the_features(
     def losses_fn(params: Any, features: Any, after: Any, *args: Any) -> Any:
         _, memory, batch = args
         model = model_of(params, after)
-        return seen(model, heads(model, features, batch), memory, batch)
+        return seen(model, heads(model, features), memory, batch)
 
     level = mmp.feature_level(
         features_fn,

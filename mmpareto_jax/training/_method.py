@@ -10,7 +10,8 @@ import optax
 
 import mmpareto_jax as mmp
 from mmpareto_jax.models import Outputs
-from mmpareto_jax.training._config import Config, Fusion, Sharing
+from mmpareto_jax.training._choices import Fusion, Sharing
+from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._task import Batch
 
 Groups: TypeAlias = mmp.ObjectiveGroups

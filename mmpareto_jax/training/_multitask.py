@@ -75,8 +75,7 @@ def _of(
         features: jax.Array = model.trunk(read(batch["image"]))
         return features
 
-    def heads(model: Any, features: jax.Array, batch: Batch) -> Outputs:
-        del batch
+    def heads(model: Any, features: jax.Array) -> Outputs:
         found: Outputs = model.heads(features)
         return found
 

@@ -34,7 +34,7 @@ class Task:
       transform: what is done to training batches on the host; None: nothing.
       trunk: (model, batch) -> features that all objectives share; None: there are no
         such features.
-      heads: (model, features, batch) -> predictions by objective, from these.
+      heads: (model, features) -> predictions by objective, from these.
     """
 
     make_model: Callable[[nnx.Rngs], nnx.Module]
@@ -46,7 +46,7 @@ class Task:
     eval_batch: int = 200
     transform: Transform | None = None
     trunk: Callable[[Any, Batch], jax.Array] | None = None
-    heads: Callable[[Any, jax.Array, Batch], Outputs] | None = None
+    heads: Callable[[Any, jax.Array], Outputs] | None = None
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
         """Objective -> its loss on the batch, a scalar."""

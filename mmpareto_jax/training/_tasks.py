@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mmpareto_jax.training._config import MULTI_TASK, Config
+from mmpareto_jax.training._choices import MULTI_TASK
+from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._multimodal import multimodal_task
 from mmpareto_jax.training._multitask import multi_task
 from mmpareto_jax.training._task import Task

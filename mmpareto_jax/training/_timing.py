@@ -28,7 +28,8 @@ def step_times(configs: Sequence[Config], *, repeats: int = 40) -> dict[str, flo
     Returns:
       Method -> ratio.
     """
-    task = make_task(configs[0])
+    plain = dataclasses.replace(configs[0], method="uniform")
+    task = make_task(plain)
     batch = next(
         train_batches(task.arrays["train"], batch_size=configs[0].batch_size, seed=0)
     )
@@ -36,9 +37,7 @@ def step_times(configs: Sequence[Config], *, repeats: int = 40) -> dict[str, flo
     programs: dict[str, Program] = {
         c.method: make_program(c, make_task(c)) for c in configs
     }
-    programs[""] = make_program(
-        dataclasses.replace(configs[0], method="uniform"), task, plain=True
-    )
+    programs[""] = make_program(plain, task, plain=True)
     states = {name: program.state for name, program in programs.items()}
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats + 1):

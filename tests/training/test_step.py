@@ -12,7 +12,7 @@ import pytest
 import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training import Config
-from mmpareto_jax.training._config import Method
+from mmpareto_jax.training._choices import Method
 from mmpareto_jax.training._step import make_program
 from mmpareto_jax.training._tasks import make_task
 
@@ -45,15 +45,16 @@ def test_every_rule_of_the_library_is_a_method():
     rules = {name for name in vars(mmp.weightings) if name.islower()}
     names = {name.replace("_", "-") for name in rules if name[0] != "_"}
     ours = {"joint", "uniform-gamma", "pareto", "ogm", "ogm-ge", "agm", "pmr"}
-    ours |= {"mmcosine", "greedy", "g-blending", "relearning"}
+    ours |= {"mmcosine", "greedy", "g-blending", "relearning", "single-task"}
     assert set(get_args(Method)) == (names | ours) - {"constant"}
 
 
 @pytest.mark.parametrize("method", get_args(Method))
 def test_every_method_makes_a_step(method, task):
     """Traced, not compiled; the state keeps its structure and dtypes."""
-    config = dataclasses.replace(CONFIG, method=method)
-    if method == "greedy":  # it reads the exchange of its own model
+    kind = "multi-digits" if method == "single-task" else CONFIG.task
+    config = dataclasses.replace(CONFIG, method=method, task=kind)
+    if method in ("greedy", "single-task"):  # they have a model of their own
         task = make_task(config)
     batch = next(train_batches(task.arrays["train"], batch_size=16, seed=0))
     if method in ("krum", "trimmed-mean"):  # they need three objectives

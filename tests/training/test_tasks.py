@@ -122,8 +122,8 @@ def test_three_modalities():
             np.testing.assert_array_equal(found[name], plain[split][name])
         assert found["second"].shape == found["visual"].shape
         assert np.any(found["second"] != found["visual"])
-    title = make_task(Config(train_examples=50, modalities=3)).title
-    assert list(title) == ["joint", "audio", "visual", "second"]
+    titles = make_task(Config(train_examples=50, modalities=3)).titles
+    assert list(titles) == ["joint", "audio", "visual", "second"]
 
 
 def moved(arrays, plain):

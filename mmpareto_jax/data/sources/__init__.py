@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmpareto_jax.data.sources._engine import Example as Example
-from mmpareto_jax.data.sources._engine import Plan as Plan
-from mmpareto_jax.data.sources._engine import Problem as Problem
 from mmpareto_jax.data.sources._engine import Progress as Progress
-from mmpareto_jax.data.sources._engine import UnusableError as UnusableError
 from mmpareto_jax.data.sources._engine import prepare as prepare
+from mmpareto_jax.data.sources._plan import Example as Example
+from mmpareto_jax.data.sources._plan import Plan as Plan
+from mmpareto_jax.data.sources._plan import Problem as Problem
+from mmpareto_jax.data.sources._plan import UnusableError as UnusableError
 from mmpareto_jax.data.sources._store import Prepared as Prepared
 from mmpareto_jax.data.sources._store import open_prepared as open_prepared
 
@@ -43,7 +43,7 @@ def plan_of(name: str, raw: str | Path | None, **options: Any) -> Plan:
     Raises:
       ValueError: an unknown name, or the directory does not have the layout.
     """
-    plan = _plan(name)
+    plan = _function_of(name)
     if raw is None and name != "colored-digits":
         raise ValueError(f"plan_of: raw: {name} needs the directory of its files")
     if raw is not None and not Path(raw).is_dir():
@@ -58,10 +58,10 @@ def options_of(name: str) -> tuple[str, ...]:
       >>> options_of("crema-d")
       ('split', 'candidates', 'size', 'seed')
     """
-    return tuple(inspect.signature(_plan(name)).parameters)[1:]
+    return tuple(inspect.signature(_function_of(name)).parameters)[1:]
 
 
-def _plan(name: str) -> Callable[..., Plan]:
+def _function_of(name: str) -> Callable[..., Plan]:
     if name not in NAMES:
         raise ValueError(f"plan_of: name: expected one of {NAMES}, got {name!r}")
     module = {"ucf-101": "ucf101"}.get(name, name.replace("-", "_"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpareto_jax.data._digit_images import read_idx
-from mmpareto_jax.data.sources._engine import Arrays, Example, Plan, UnusableError
+from mmpareto_jax.data.sources._plan import Arrays, Example, Plan, UnusableError
 
 # A mean colour for each class, far from each other.
 COLORS = np.array(

@@ -15,13 +15,13 @@ from typing import Literal
 
 import numpy as np
 
-from mmpareto_jax.data.sources._engine import Arrays, Example, Plan, Problem
 from mmpareto_jax.data.sources._media import (
     log_stft,
     read_frames,
     read_sound,
     tiled,
 )
+from mmpareto_jax.data.sources._plan import Arrays, Example, Plan, Problem
 from mmpareto_jax.data.sources._splits import held_out
 
 CLASSES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")

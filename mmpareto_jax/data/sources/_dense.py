@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpareto_jax.data.sources._engine import (
+from mmpareto_jax.data.sources._plan import (
     Arrays,
     Example,
     Plan,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpareto_jax.data.sources._engine import Arrays, Example, Plan, UnusableError
 from mmpareto_jax.data.sources._media import (
     fbank,
     read_frames,
     read_sound,
 )
+from mmpareto_jax.data.sources._plan import Arrays, Example, Plan, UnusableError
 from mmpareto_jax.data.sources._splits import held_out
 
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation"}

@@ -11,7 +11,7 @@ import soundfile
 from PIL import Image
 from scipy import signal
 
-from mmpareto_jax.data.sources._engine import UnusableError
+from mmpareto_jax.data.sources._plan import UnusableError
 
 # A file that ends before this share of what its head says was cut off.
 _COMPLETE = 0.75

@@ -10,8 +10,8 @@ import collections
 import functools
 from pathlib import Path
 
-from mmpareto_jax.data.sources._engine import Arrays, Example, Plan, Problem
 from mmpareto_jax.data.sources._media import read_image
+from mmpareto_jax.data.sources._plan import Arrays, Example, Plan, Problem
 from mmpareto_jax.data.sources._splits import held_out
 
 _VIEWS = 12

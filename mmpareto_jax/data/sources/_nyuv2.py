@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmpareto_jax.data.sources._dense import dense_plan
-from mmpareto_jax.data.sources._engine import Plan
+from mmpareto_jax.data.sources._plan import Plan
 
 CLASSES = (
     "bed",

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpareto_jax.data.sources._engine import (
+from mmpareto_jax.data.sources._media import read_frames, read_image
+from mmpareto_jax.data.sources._plan import (
     Arrays,
     Example,
     Plan,
     Problem,
     UnusableError,
 )
-from mmpareto_jax.data.sources._media import read_frames, read_image
 from mmpareto_jax.data.sources._splits import held_out
 
 _PARTS = 3

@@ -1,0 +1,75 @@
+"""What is to be decoded: examples, how, and what cannot be used."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+class UnusableError(ValueError):
+    """An example that cannot be used; the message says why."""
+
+
+class Example(NamedTuple):
+    """One example, not decoded yet.
+
+    Attributes:
+      id: its name, unique.
+      split: where it belongs.
+      label: index of its class; None where examples have no class.
+      files: what it is decoded from.
+    """
+
+    id: str
+    split: str
+    label: int | None
+    files: tuple[str, ...]
+
+
+class Problem(NamedTuple):
+    """Something that was left out.
+
+    Attributes:
+      id: of the example, or the name of the file.
+      file: where it is.
+      reason: why.
+    """
+
+    id: str
+    file: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be decoded.
+
+    Attributes:
+      dataset: its name.
+      classes: names, in the order of the labels, be they of examples or of pixels.
+      examples: all of them, in the order in which they will lie on disk; all have a
+        label or none has.
+      decode: example -> arrays without a batch axis, of the same shapes and dtypes for
+        all; raises where it cannot. A function that other processes can import.
+      options: what the arrays depend on beside the files; written to the index.
+      problems: what was left out already.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    examples: Sequence[Example]
+    decode: Callable[[Example], Arrays]
+    options: Mapping[str, Any]
+    problems: Sequence[Problem] = ()
+
+    def fingerprint(self) -> str:
+        """Changes with anything that changes the result, but the files' contents."""
+        what = [self.dataset, self.classes, self.examples, dict(self.options)]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
