@@ -10,8 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmpareto_jax.training._criteria import Measure
+from mmpareto_jax.training._figures import outer_legend, plain_log
 from mmpareto_jax.training._run_once import COSINE_BINS, RADII, Record
 from mmpareto_jax.training._summary import Row
+
+# Style of a line -> how it is written.
+_STYLES = {"-": "–––", "--": "– –", ":": "· · ·", "-.": "– ·"}
 
 
 def draw_comparison(
@@ -56,7 +60,7 @@ def comparison_figures(
     return {
         "scores": _scores(rows, measures),
         "cosines": _per_group(final, _cosines, "cosine of the gradients", "share"),
-        "norms": _per_group(final, _norms, "epoch", "gradient norm: joint –, own ‑ ‑"),
+        "norms": _per_group(final, _norms, "epoch", "norm of the gradient"),
         "magnitude": _per_group(final, _magnitude, "quantile", "mean weight (γλ)"),
         "sharpness": _sharpness(final),
     }
@@ -72,7 +76,7 @@ def _scores(rows: Sequence[Row], measures: Sequence[Measure]) -> Figure:
     for axis, measure in zip(axes, measures, strict=False):
         for y, row in enumerate(rows):
             values = row.scores[measure.name]
-            axis.plot(values, np.full(len(values), y), "o", alpha=0.3, color="C0")
+            axis.plot(values, np.full(len(values), y), "o", alpha=0.5, color="C0")
             axis.errorbar(
                 values.mean(), y, xerr=values.std(ddof=1), fmt="k|", capsize=4, ms=12
             )
@@ -97,27 +101,15 @@ def _per_group(
     figure = Figure(
         figsize=(4.4 * max(1, len(groups)) + 1.6, 3.8), layout="constrained"
     )
-    handles: dict[str, Any] = {}
     for i, group in enumerate(groups):
         axis = figure.add_subplot(1, len(groups), i + 1)
+        axis.set(title=group, xlabel=xlabel, ylabel=ylabel)
         for number, (method, runs) in enumerate(final.items()):
             own = [r["groups"][group] for r in runs if group in r["groups"]]
             if own:
                 draw(axis, method, own, f"C{number % 10}")
-        axis.set(title=group, xlabel=xlabel, ylabel=ylabel)
-        lines, labels = axis.get_legend_handles_labels()
-        handles |= dict(zip(labels, lines, strict=True))
-    _legend(figure, handles)
+    outer_legend(figure)
     return figure
-
-
-def _legend(figure: Figure, handles: Mapping[str, Any]) -> None:
-    """One for all panels, beside them: it hides no curve."""
-    if handles:
-        lines, labels = list(handles.values()), list(handles)
-        figure.legend(
-            lines, labels, loc="outside right upper", frameon=False, fontsize="small"
-        )
 
 
 def _cosines(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
@@ -128,12 +120,17 @@ def _cosines(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
 
 
 def _norms(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
-    for style, objective in zip(("-", "--", ":", "-."), own[0]["norms"], strict=False):
+    # More than these are not told apart.
+    styles = dict(zip(own[0]["norms"], _STYLES, strict=False))
+    for objective, style in styles.items():
         mean = np.mean([g["norms"][objective] for g in own], axis=0)
-        # Dashed: the modality's own objective, whatever its name.
         label = method if style == "-" else None
         axis.plot(np.arange(1, len(mean) + 1), mean, style, label=label, color=color)
+    axis.set_xlabel(
+        "epoch;  " + ",  ".join(f"{k} {_STYLES[x]}" for k, x in styles.items())
+    )
     axis.set_yscale("log")
+    plain_log(axis.yaxis)
 
 
 def _magnitude(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
@@ -156,6 +153,6 @@ def _sharpness(final: Mapping[str, Sequence[Record]]) -> Figure:
         ylabel="main training loss",
         yscale="log",
     )
-    lines, labels = axis.get_legend_handles_labels()
-    _legend(figure, dict(zip(labels, lines, strict=True)))
+    plain_log(axis.yaxis)
+    outer_legend(figure)
     return figure

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import ticker
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+from mmpareto_jax.training._criteria import Measure
 from mmpareto_jax.training._metrics import read_metrics
 
 # Okabe & Ito's colours, which stay apart for colour-blind readers.
@@ -64,28 +68,50 @@ def run_figures(records: Sequence[_Record]) -> dict[str, Figure]:
     return figures
 
 
-def overlay(runs: Mapping[str, Sequence[_Record]], name: str) -> Figure:
+def overlay(runs: Mapping[str, Sequence[_Record]], measure: Measure) -> Figure:
     """One measure on validation, a line for each run.
 
     Args:
       runs: what a run is called -> its metrics.
-      name: of the measure in the metrics.
+      measure: what is drawn.
     """
-    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-    axis = figure.add_subplot()
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
+    figure, (axis,) = _panels(1, across=7.2)
     for number, (label, records) in enumerate(runs.items()):
         steps, values = _series(
-            [r for r in records if r["split"] == "validation"], name
+            [r for r in records if r["split"] == "validation"], measure.name
         )
         colour = _COLOURS[number % len(_COLOURS)]
-        axis.plot(steps, values, color=colour, marker=".", label=label)
-    axis.set(xlabel="step", ylabel=name)
-    legend = figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a directory may have any name
+        axis.plot(steps, measure.shown(values), color=colour, marker=".", label=label)
+    unit = ", %" if measure.percent else ""
+    axis.set(xlabel="step", ylabel=f"{measure.title}{unit}")
+    outer_legend(figure)
     return figure
+
+
+def outer_legend(figure: Figure, markerscale: float = 1) -> None:
+    """One legend for all panels, beside them: it hides no curve."""
+    handles: dict[str, Artist] = {}
+    for axis in figure.axes:
+        lines, labels = axis.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    if handles:
+        legend = figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside right upper",
+            frameon=False,
+            fontsize="small",
+            markerscale=markerscale,
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a directory may have any name
+
+
+def plain_log(axis: Axis) -> None:
+    """Ticks of a logarithmic axis that can be read, also within one decade."""
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _learning_curves(train: list[_Record], validation: list[_Record]) -> Figure:
@@ -105,10 +131,11 @@ def _learning_curves(train: list[_Record], validation: list[_Record]) -> Figure:
         axis.set(xlabel="step", ylabel=kind.replace("_", " "))
         if kind == "loss":
             axis.set_yscale("log")
+            plain_log(axis.yaxis)
         if kind == "accuracy":
             axis.set_ylim(0, 1.02)
-        axis.legend(frameon=False)
     axes[0].set(title="validation (dots), training (faint)")
+    outer_legend(figure)
     return figure
 
 
@@ -121,7 +148,7 @@ def _cosine(train: list[_Record], groups: Sequence[str]) -> Figure:
         axis.scatter(steps[~conflict], values[~conflict], s=5, color=_COLOURS[0])
         axis.scatter(steps[conflict], values[conflict], s=9, color=_COLOURS[1])
         axis.set(
-            title=f"{group}: conflict in {np.mean(conflict):.1%} of the steps",
+            title=f"{_short(group)}\nconflict in {np.mean(conflict):.1%} of the steps",
             xlabel="step",
             ylabel="cosine of the gradients",
             ylim=(-1.05, 1.05),
@@ -136,9 +163,9 @@ def _weights(train: list[_Record], groups: Sequence[str]) -> Figure:
             colour = _colours(train)[name]
             steps, values = _series(train, f"{group}/weight/{name}")
             axis.plot(steps, values, ".", color=colour, ms=3, label=name)
-        axis.set(title=group, xlabel="step", ylabel="share of the weight")
+        axis.set(title=_short(group), xlabel="step", ylabel="share of the weight")
         axis.set_ylim(-0.02, 1.02)
-        axis.legend(frameon=False)
+    outer_legend(figure, markerscale=3)
     return figure
 
 
@@ -156,21 +183,30 @@ def _gradient_norms(train: list[_Record], groups: Sequence[str]) -> Figure:
             colour = _colours(train)[name]
             label = f"{name}: median {np.median(values):.3g}"
             axis.hist(values, bins=bins, color=colour, alpha=0.55, label=label)
-        axis.set(title=group, xlabel="norm of the gradient", ylabel="steps")
+        axis.set(title=_short(group), xlabel="norm of the gradient", ylabel="steps")
         axis.set_xscale("log")
-        axis.legend(frameon=False)
+        plain_log(axis.xaxis)
+        axis.legend(frameon=False, fontsize="small")
     return figure
 
 
-def _panels(num: int) -> tuple[Figure, list[Axes]]:
-    across = min(num, 3)
-    down = -(-num // across)
-    figure = Figure(figsize=(5.2 * across, 3.6 * down), layout="constrained")
-    axes = [figure.add_subplot(down, across, i + 1) for i in range(num)]
+def _panels(num: int, across: float = 5.2) -> tuple[Figure, list[Axes]]:
+    columns = min(num, 3)
+    rows = -(-num // columns)
+    figure = Figure(figsize=(across * columns, 3.6 * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(num)]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
     return figure, axes
+
+
+def _short(group: str) -> str:
+    """The group's name as far as it fits above a panel."""
+    names = group.split("+")
+    if len(group) <= 40:
+        return group
+    return f"{names[0]}+{names[1]}+ … +{names[-1]} ({len(names)})"
 
 
 def _colours(train: list[_Record]) -> dict[str, str]:

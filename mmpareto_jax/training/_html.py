@@ -5,9 +5,12 @@ from __future__ import annotations
 import html
 import io
 import re
+import warnings
+import zlib
 from collections.abc import Iterable, Sequence
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 # Drawn as pictures inside the SVG: a path for each of more points is megabytes.
@@ -40,7 +43,15 @@ h3 { font-size: 1rem; margin: 1.6rem 0 0.4rem; }
 p { margin: 0.4rem 0; max-width: 46rem; }
 p.note, figcaption { color: var(--faint); font-size: 0.9rem; }
 a { color: var(--mark); }
-.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
+.scroll {
+  overflow-x: auto;
+  /* A shadow where more is to the right, and what covers it at the end. */
+  background:
+    linear-gradient(to left, var(--page) 40%, transparent) 100% / 2rem 100% no-repeat
+      local,
+    linear-gradient(to left, var(--line), transparent) 100% / 0.8rem 100% no-repeat;
+}
+details .scroll { background: none; }
 table {
   border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0.5rem 0;
 }
@@ -48,14 +59,16 @@ th, td {
   padding: 0.3rem 0.75rem 0.3rem 0; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line);
 }
-td { white-space: nowrap; }
+td, tbody th { white-space: nowrap; }
 th { font-weight: 600; }
 thead th { vertical-align: bottom; font-size: 0.9rem; }
-th:first-child, table.plain td { text-align: left; }
-table.plain td { white-space: normal; overflow-wrap: anywhere; }
+th:first-child, table.plain :is(th, td) { text-align: left; }
+table.plain :is(th, td) { white-space: normal; overflow-wrap: anywhere; }
 table:not(.plain) th:first-child { position: sticky; left: 0; background: var(--page); }
-figure { margin: 1.4rem 0; }
-figure svg { display: block; height: auto; fill: currentColor; }
+.figures { display: flex; flex-wrap: wrap; gap: 1.6rem 1.8rem; margin: 1.4rem 0; }
+figure { margin: 0; min-width: 0; max-width: 100%; }
+figure svg { display: block; max-width: 100%; height: auto; fill: currentColor; }
+figcaption { width: 0; min-width: 100%; }
 details {
   margin: 0.7rem 0; padding: 0.45rem 0.8rem; background: var(--raised);
   border-radius: 0.4rem;
@@ -117,43 +130,42 @@ def details(summary: str, *content: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>\n{inner}\n</details>"
 
 
-def figure(drawing: Figure, number: int, caption: str) -> str:
-    """A figure as inline SVG, in the colours of the page.
+def figures(drawings: Iterable[tuple[Figure, str]]) -> str:
+    """Figures with their captions, side by side where there is room."""
+    inner = "\n".join(_figure(drawing, caption) for drawing, caption in drawings)
+    return f'<div class="figures">\n{inner}\n</div>'
 
-    Args:
-      drawing: whose black is to be the colour of the page's text.
-      number: another one for each figure of a page: an SVG's names are the page's.
-      caption: text.
-    """
+
+def _figure(drawing: Figure, caption: str) -> str:
+    """A figure as inline SVG; what is black takes the colour of the page's text."""
     for axis in drawing.axes:
         for line in axis.lines:
-            line.set_rasterized(len(line.get_xydata()) > _MANY_POINTS)
+            line.set_rasterized(np.size(line.get_xdata()) > _MANY_POINTS)
         for points in axis.collections:
-            points.set_rasterized(len(points.get_offsets()) > _MANY_POINTS)
+            num = np.shape(points.get_offsets())[0]
+            points.set_rasterized(num > _MANY_POINTS)
     file = io.StringIO()
-    # Text stays text; names come from what is drawn and not from a random number.
-    options = {"svg.fonttype": "none", "svg.hashsalt": "mmpareto"}
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context(options):
-        drawing.savefig(file, format="svg", transparent=True, dpi=160, metadata=nothing)
+    with (
+        # Text stays text; names come from what is drawn and not from a random number.
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mmpareto"}),
+        warnings.catch_warnings(),
+    ):
+        # The reader's browser has glyphs that matplotlib's font has not.
+        warnings.filterwarnings("ignore", "Glyph")
+        drawing.savefig(file, format="svg", transparent=True, dpi=160)
     svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # In HTML an svg element has its name spaces by itself.
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>f{number}-", svg)
-    svg = re.sub(r"(fill|stroke): ?#000000", r"\1: currentColor", svg)
-    width = drawing.get_figwidth()
+    body = svg[svg.index("<defs>") : svg.rindex("</svg>")]
+    # The names in an SVG are names in the whole page.
+    own = f"f{zlib.crc32(body.encode()):08x}"
+    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{own}-", body)
+    body = re.sub(r"(fill|stroke): ?#000000", r"\1: currentColor", body)
+    width, height = drawing.get_size_inches()
     # As wide as drawn where there is room; scrolled where it would be unreadable.
-    size = f"width: {6 * width:.0f}rem; max-width: 100%; min-width: {4 * width:.0f}rem"
-    label, (_, _, *box) = escape(caption), drawing.bbox.bounds
-    across, down = (72 * x / drawing.dpi for x in box)
-    svg = svg[svg.index(">") + 1 :].strip()
-    svg = (
-        f'<svg viewBox="0 0 {across:g} {down:g}" role="img" aria-label="{label}" '
-        f'style="{size}">\n{svg}'
-    )
+    size = f"width: {5.6 * width:.1f}rem; min-width: {3.8 * width:.1f}rem"
+    label = escape(caption)
     return (
-        f'<figure><div class="scroll" tabindex="0">{svg}</div>\n'
+        f'<figure><div class="scroll" tabindex="0"><svg role="img" '
+        f'viewBox="0 0 {72 * width:g} {72 * height:g}" aria-label="{label}" '
+        f'style="{size}">\n{body}</svg></div>\n'
         f"<figcaption>{label}</figcaption></figure>"
     )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmpareto_jax.training import _html
 from mmpareto_jax.training._compare import read_comparison, read_runs
 from mmpareto_jax.training._comparison_figures import comparison_figures
+from mmpareto_jax.training._criteria import Measure
 from mmpareto_jax.training._figures import overlay
 from mmpareto_jax.training._report_run import (
+    DEFAULTS,
     RunFiles,
     environment,
     options,
     read_run,
     run_section,
     shown,
+    titled,
 )
 from mmpareto_jax.training._summary import summarize, table_cells
 from mmpareto_jax.training._tasks import make_task
@@ -26,8 +29,8 @@ _CAPTIONS = {
     "scores": "Test scores of every run (dots), mean and standard deviation.",
     "cosines": "How often the gradients of the objectives have which cosine; a "
     "negative one is a conflict.",
-    "norms": "Norms of the objectives' gradients by epoch: the joint objective (solid) "
-    "and the modality's own (dashed).",
+    "norms": "Norms of the objectives' gradients by epoch; lines in different "
+    "styles are different objectives, the first four.",
     "magnitude": "Quantiles over steps of the factor on the gradients.",
     "sharpness": "Training loss around the end of the runs, along filter-normalised "
     "random directions.",
@@ -41,57 +44,62 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     nothing, runs no script, and shows what is on disk, without computing a model.
 
     Args:
-      workdirs: directories that ``train`` or ``compare`` wrote; finished or not.
+      workdirs: directories that ``train`` or ``compare`` wrote; finished or not. For
+        a comparison, the data that its runs were trained on must be there.
       out: the file; its directory is created if it does not exist.
 
     Returns:
       The file.
 
     Raises:
-      ValueError: no directory, or one that holds neither or is not readable; nothing
-        is written then.
+      ValueError: no directory, or one that holds neither or is not readable (nothing
+        is written then), or a file that cannot be written.
     """
     if not workdirs:
         raise ValueError("report: expected at least one workdir, got none")
-    paths = [Path(w) for w in workdirs]
-    numbers = itertools.count(1)
+    # Each once.
+    paths = list({Path(w).resolve(): Path(w) for w in workdirs}.values())
     sections, runs = [], []
     for path, name in zip(paths, _names(paths), strict=True):
         try:
             if (path / "comparison.json").exists():
-                kind, content = "Comparison", list(_comparison(path, numbers))
+                kind, content = "Comparison", list(_comparison(path))
             elif (path / "config.json").exists():
                 run = read_run(path, name)
                 runs.append(run)
-                kind, content = "Run", list(run_section(run, numbers))
+                kind, content = "Run", list(run_section(run))
             else:
                 raise ValueError(
                     f"workdir {path}: holds neither a run (config.json) nor a "
                     "comparison (comparison.json)"
                 )
-        except (KeyError, TypeError, OSError) as error:
+        except (KeyError, TypeError, AttributeError, OSError) as error:
             raise ValueError(
                 f"workdir {path}: its files are not readable: {error!r}"
             ) from None
         sections.append((f"{kind} {name}", content))
-    body = list(_body(sections, runs, numbers))
     title = sections[0][0] if len(sections) == 1 else f"{len(sections)} results"
+    text = _html.page(f"{title} – mmpareto", _body(sections, runs))
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(_html.page(f"{title} – mmpareto", body), encoding="utf-8")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"report: cannot write {out}: {error.strerror}") from None
     return out
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """The directories' own names where these are different, else their paths."""
     names = [path.resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    # A directory's name may be any bytes.
+    return [os.fsencode(name).decode(errors="replace") for name in names]
 
 
 def _body(
-    sections: Sequence[tuple[str, list[str]]],
-    runs: Sequence[RunFiles],
-    numbers: Iterator[int],
+    sections: Sequence[tuple[str, list[str]]], runs: Sequence[RunFiles]
 ) -> Iterator[str]:
     if len(sections) == 1:
         ((title, content),) = sections
@@ -105,43 +113,49 @@ def _body(
     )
     yield f"<p>{' · '.join(links)}</p>"
     if len(runs) > 1:
-        yield from _overview(runs, numbers)
+        yield from _overview(runs)
     for i, (title, content) in enumerate(sections):
         yield f'<h2 id="part-{i}">{_html.escape(title)}</h2>'
         yield from content
 
 
-def _overview(runs: Sequence[RunFiles], numbers: Iterator[int]) -> Iterator[str]:
-    """Several runs side by side: scores, what differs, curves."""
-    measures = list({m: None for run in runs for m in run.measures})
-    main = measures[0]
-    units = {m: ", %" if m.percent else "" for m in measures}
-    head = ["run", "method", "lr", "seed", f"validation: {main.title}{units[main]}"]
-    head += [f"test: {m.title}{units[m]}" for m in measures]
-    lines = []
-    for run in runs:
-        scores = run.scores
-        cells = [run.name, *(str(run.config.get(k)) for k in ("method", "lr", "seed"))]
-        cells += [shown(main, scores.get("validation", {}))]
-        lines.append(cells + [shown(m, scores.get("test", {})) for m in measures])
-    yield _html.table(head, lines)
-    names = list({k: None for run in runs for k in run.config})
-    differ = [k for k in names if len({str(run.config.get(k)) for run in runs}) > 1]
+def _overview(runs: Sequence[RunFiles]) -> Iterator[str]:
+    """Several runs side by side: scores, curves, what differs."""
+    found: dict[str, Measure] = {}
+    # First those that know their measures' titles.
+    for run in sorted(runs, key=lambda run: not run.result):
+        for m in run.measures:
+            found.setdefault(m.name, m)
+    if found:
+        main, *_ = measures = list(found.values())
+        head = ["run", "method", "lr", "seed", f"validation: {titled(main)}"]
+        head += [f"test: {titled(m)}" for m in measures]
+        lines = []
+        for run in runs:
+            cells = [run.name, *(run.config.get(k) for k in ("method", "lr", "seed"))]
+            validation, test = (run.scores.get(k, {}) for k in ("validation", "test"))
+            cells += [shown(main, validation), *(shown(m, test) for m in measures)]
+            lines.append(cells)
+        yield _html.table(head, lines)
+        curves = {
+            f"{run.config.get('method')}: {run.name}": run.metrics
+            for run in runs
+            if any(main.name in r for r in run.validation)
+        }
+        if len(curves) > 1:
+            caption = f"{main.title} on validation, by step."
+            yield _html.figures([(overlay(curves, main), caption)])
+    options = {
+        k: [run.config.get(k, default) for run in runs]
+        for k, default in DEFAULTS.items()
+    }
+    differ = [(k, *xs) for k, xs in options.items() if any(x != xs[0] for x in xs)]
     if differ:
         yield "<h3>Options that differ</h3>"
-        cells = [[k, *(str(run.config.get(k)) for run in runs)] for k in differ]
-        yield _html.table(("", *(run.name for run in runs)), cells)
-    curves = {
-        f"{run.config.get('method')}: {run.name}": run.metrics
-        for run in runs
-        if any(main.name in r for r in run.validation)
-    }
-    if len(curves) > 1:
-        caption = f"{main.title} on validation, by step."
-        yield _html.figure(overlay(curves, main.name), next(numbers), caption)
+        yield _html.table(("option", *(run.name for run in runs)), differ)
 
 
-def _comparison(workdir: Path, numbers: Iterator[int]) -> Iterator[str]:
+def _comparison(workdir: Path) -> Iterator[str]:
     comparison, records = read_comparison(workdir), read_runs(workdir)
     measures = make_task(comparison.config).measures
     rows = summarize(comparison, records, measures)
@@ -175,9 +189,8 @@ def _comparison(workdir: Path, numbers: Iterator[int]) -> Iterator[str]:
             "differences of the first measure, with 95 % intervals and p-values that "
             "are not corrected for their number.</p>"
         )
-        for name, drawing in comparison_figures(rows, records, measures).items():
-            if drawing.axes:
-                yield _html.figure(drawing, next(numbers), _CAPTIONS[name])
+        drawings = comparison_figures(rows, records, measures)
+        yield _html.figures((d, _CAPTIONS[k]) for k, d in drawings.items() if d.axes)
     varied = ("method", "lr", "seed")
     config = comparison.config.to_dict().items()
     yield options({k: x for k, x in config if k not in varied})

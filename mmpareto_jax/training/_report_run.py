@@ -14,7 +14,8 @@ from mmpareto_jax.training._figures import run_figures
 from mmpareto_jax.training._metrics import read_metrics
 from mmpareto_jax.training._workdir import read_record
 
-CAPTIONS = {
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
+_CAPTIONS = {
     "learning_curves": "Loss and accuracy by step: validation (dots) and training "
     "(faint, a moving mean).",
     "cosine": "Cosine of the objectives' gradients on the parameters that they share; "
@@ -74,11 +75,12 @@ class RunFiles:
     @property
     def best(self) -> dict[str, Any]:
         """The record of the epoch that is best on validation; empty without any."""
-        scored = [
-            r for r in self.validation if r.get(self.measures[0].name) is not None
-        ]
+        if not self.measures:
+            return {}
+        main = self.measures[0].name
+        scored = [r for r in self.validation if r.get(main) is not None]
         # Of equal ones the last, as the trainer does.
-        return max(reversed(scored), key=lambda r: r[self.measures[0].name], default={})
+        return max(reversed(scored), key=lambda r: r[main], default={})
 
 
 def read_run(workdir: Path, name: str) -> RunFiles:
@@ -99,8 +101,8 @@ def read_run(workdir: Path, name: str) -> RunFiles:
     )
 
 
-def run_section(run: RunFiles, numbers: Iterator[int]) -> Iterator[str]:
-    """The HTML of a run; the numbers are those of its figures."""
+def run_section(run: RunFiles) -> Iterator[str]:
+    """The HTML of a run."""
     config = run.config
     yield (
         f"<p>{_html.escape(config.get('method'))} on {_html.escape(config.get('task'))}"
@@ -109,15 +111,16 @@ def run_section(run: RunFiles, numbers: Iterator[int]) -> Iterator[str]:
     )
     yield from _scores(run)
     conflicts = [
-        (where, objectives, f"{100 * share:.1f}")
+        (f"{where} ({objectives})", f"{100 * share:.1f}")
         for where, objectives, share in run.result.get("conflicts", {}).values()
     ]
     if conflicts:
-        head = ("parameters", "objectives", "conflicting steps, %")
-        yield _html.table(head, conflicts)
+        yield _html.table(
+            ("parameters (objectives)", "conflicting steps, %"), conflicts
+        )
     if any(r["split"] == "train" for r in run.metrics):
-        for name, drawing in run_figures(run.metrics).items():
-            yield _html.figure(drawing, next(numbers), CAPTIONS[name])
+        drawings = run_figures(run.metrics)
+        yield _html.figures((d, _CAPTIONS[name]) for name, d in drawings.items())
     else:
         yield '<p class="note">No step is recorded yet.</p>'
     yield options(config)
@@ -128,7 +131,7 @@ def _scores(run: RunFiles) -> Iterator[str]:
     if not run.result:
         yield (
             '<p class="note">No test scores: the run has not ended, or is of a version '
-            "that wrote none. This is its best epoch on validation so far.</p>"
+            "that wrote none.</p>"
         )
     elif not run.result["finished"]:
         yield (
@@ -138,18 +141,17 @@ def _scores(run: RunFiles) -> Iterator[str]:
     scores = run.scores
     if not scores:
         return
-    lines = [
-        (
-            m.title + (", %" if m.percent else ""),
-            *(shown(m, s) for s in scores.values()),
-        )
-        for m in run.measures
-    ]
+    lines = [(titled(m), *(shown(m, s) for s in scores.values())) for m in run.measures]
     yield _html.table(("", *scores), lines)
     step = run.result.get("step") or run.best["step"]
     which = run.result.get("checkpoint", "best")
     note = "the best on validation" if which == "best" else "the latest"
     yield f'<p class="note">Scores of step {_html.escape(step)}, {note}.</p>'
+
+
+def titled(measure: Measure) -> str:
+    """What heads the measure's values."""
+    return f"{measure.title}, %" if measure.percent else measure.title
 
 
 def shown(measure: Measure, scores: Mapping[str, Any]) -> str:
@@ -162,13 +164,12 @@ def shown(measure: Measure, scores: Mapping[str, Any]) -> str:
 
 def options(config: Mapping[str, Any]) -> str:
     """All options; those that are not the default in a line of their own."""
-    defaults = {f.name: f.default for f in dataclasses.fields(Config)}
-    changed = [f"{k} = {x}" for k, x in config.items() if x != defaults.get(k)]
-    lines = [(k, x, defaults.get(k, "")) for k, x in config.items()]
-    others = ", ".join(changed) or "all by default"
+    changed = [f"{k} = {x}" for k, x in config.items() if x != DEFAULTS.get(k)]
+    lines = [(k, x, DEFAULTS.get(k, "")) for k, x in config.items()]
+    others = ", ".join(changed) or "nothing"
     return _html.details(
         "Configuration",
-        f"<p>Not by default: {_html.escape(others)}</p>" if changed else "",
+        f"<p>Not by default: {_html.escape(others)}</p>",
         _html.table(("option", "value", "default"), lines, plain=True),
     )
 
