@@ -87,7 +87,7 @@ def _scores(rows: Sequence[Row], measures: Sequence[Measure]) -> Figure:
     for axis in axes[len(measures) :]:
         axis.set_visible(False)
     axes[0].set_yticks(range(len(rows)), [row.method for row in rows])
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure
 
 
@@ -108,6 +108,8 @@ def _per_group(
             own = [r["groups"][group] for r in runs if group in r["groups"]]
             if own:
                 draw(axis, method, own, f"C{number % 10}")
+        if axis.get_yscale() == "log":
+            plain_log(axis.yaxis)
     outer_legend(figure)
     return figure
 
@@ -117,6 +119,7 @@ def _cosines(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
     centers = (COSINE_BINS[:-1] + COSINE_BINS[1:]) / 2
     axis.step(centers, counts / counts.sum(), where="mid", label=method, color=color)
     axis.axvline(0, color="0.6", lw=0.8)
+    axis.set_xticks([-1, -0.5, 0, 0.5, 1])
 
 
 def _norms(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
@@ -126,11 +129,11 @@ def _norms(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
         mean = np.mean([g["norms"][objective] for g in own], axis=0)
         label = method if style == "-" else None
         axis.plot(np.arange(1, len(mean) + 1), mean, style, label=label, color=color)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel(
         "epoch;  " + ",  ".join(f"{k} {_STYLES[x]}" for k, x in styles.items())
     )
     axis.set_yscale("log")
-    plain_log(axis.yaxis)
 
 
 def _magnitude(axis: Any, method: str, own: Sequence[Any], color: str) -> None:

@@ -108,8 +108,14 @@ def outer_legend(figure: Figure, markerscale: float = 1) -> None:
 
 
 def plain_log(axis: Axis) -> None:
-    """Ticks of a logarithmic axis that can be read, also within one decade."""
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    """Plain numbers on a logarithmic axis that spans few decades; once it is full."""
+    low, high = axis.get_view_interval()
+    if high > 1000 * low:
+        return
+    if high > 10 * low:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    else:
+        axis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 5, 10)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(ticker.NullFormatter())
 
