@@ -5,15 +5,14 @@ Heavy imports are inside the functions, so that ``--help`` and mistakes answer a
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from mmpareto_jax import _progress
 
 if TYPE_CHECKING:
     from mmpareto_jax.training import Config, Result
-    from mmpareto_jax.training._loop import Progress
 
 INTERRUPTED = 130
 PREPARED = (
@@ -38,7 +37,7 @@ def train(arguments: dict[str, Any]) -> int:
         workdir = f"runs/{config.task}-{config.method}-seed{config.seed}-{now}"
     from mmpareto_jax.training import draw_figures, train
 
-    with _progress_bar(config) as progress:
+    with _progress.training(config) as progress:
         result = train(config, workdir, resume=resume, progress=progress)
     files = draw_figures(workdir)
     _print_result(result, [path.name for path in files])
@@ -56,7 +55,7 @@ def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Con
     if resume:
         if workdir is None:
             raise ValueError("--resume needs the --workdir of the run to continue")
-        from mmpareto_jax.training._loop import read_config
+        from mmpareto_jax.training._workdir import read_config
 
         values = read_config(workdir).to_dict()
     path = arguments.pop("config")
@@ -103,6 +102,20 @@ def _trajectories(arguments: dict[str, Any]) -> int:
     return 0
 
 
+def report(arguments: dict[str, Any]) -> int:
+    from pathlib import Path
+
+    from mmpareto_jax.training import write_report
+
+    workdirs, out = arguments["workdirs"], arguments["out"]
+    if out is None:
+        out = "report.html"
+        if len(workdirs) == 1:
+            out = Path(workdirs[0]) / out
+    print(write_report(workdirs, out))
+    return 0
+
+
 def compare(arguments: dict[str, Any]) -> int:
     own = ("methods", "lr_grid", "seeds", "tune_seeds")
     plan = {name: arguments.pop(name) for name in own}
@@ -119,7 +132,7 @@ def compare(arguments: dict[str, Any]) -> int:
         plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
     comparison = training.Comparison(config, **plan)
     workdir = Path(workdir or f"runs/compare-{config.task}")
-    with _comparison_bar() as progress:
+    with _progress.comparison() as progress:
         records = training.compare(
             comparison, workdir, workers=workers, progress=progress
         )
@@ -151,7 +164,7 @@ def sweep(arguments: dict[str, Any]) -> int:
         raise ValueError(f"--workers: expected at least 1, got {arguments['workers']}")
     workdir = Path(arguments.pop("workdir"))
     given = {k: v for k, v in arguments.items() if v is not None}
-    with _comparison_bar() as progress:
+    with _progress.comparison() as progress:
         rows = training.sweep(training.Config(), workdir, progress=progress, **given)
     table = training.sweep_markdown(rows)
     (workdir / "table.md").write_text(table + "\n")
@@ -176,7 +189,7 @@ def prepare(arguments: dict[str, Any]) -> int:
         if option not in options_of(name):
             raise ValueError(f"--{option}: {name} has no such option")
     plan = plan_of(name, raw, **given)
-    with _prepare_bar() as progress:
+    with _progress.preparation() as progress:
         prepared = prepare(plan, out, workers=workers, progress=progress)
     index = prepared.index
     for split, counts in index["counts"].items():
@@ -192,25 +205,6 @@ def prepare(arguments: dict[str, Any]) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _prepare_bar() -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    with Progress(console=console) as bar:
-        task = bar.add_task("decoding", total=None)
-
-        def progress(done: int, total: int, left_out: int) -> None:
-            what = f"decoding, {left_out} left out"
-            bar.update(task, completed=done, total=total, description=what)
-
-        yield progress
-
-
 def _step_times(comparison: Any, workdir: Any) -> dict[str, float]:
     """Measured once, and kept in the directory."""
     import json
@@ -224,24 +218,6 @@ def _step_times(comparison: Any, workdir: Any) -> dict[str, float]:
         path.write_text(json.dumps(training.step_times(configs), indent=2) + "\n")
     times: dict[str, float] = json.loads(path.read_text())
     return times
-
-
-@contextlib.contextmanager
-def _comparison_bar() -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    with Progress(console=console) as bar:
-        task = bar.add_task("compiling", total=None)
-
-        def progress(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what)
-
-        yield progress
 
 
 def _print_result(result: Result, figures: list[str]) -> None:
@@ -268,55 +244,6 @@ def _print_result(result: Result, figures: list[str]) -> None:
         where, objectives = result.groups.describe(group)
         print(f"conflicting steps, {where} ({objectives}): {100 * share:.1f} %")
     print(f"workdir: {result.workdir}")
-    print("  config.json  metrics.jsonl  tensorboard/  checkpoints/")
+    print("  config.json  result.json  metrics.jsonl  tensorboard/  checkpoints/")
     if figures:
         print(f"  figures/: {'  '.join(figures)}")
-
-
-@contextlib.contextmanager
-def _progress_bar(config: Config) -> Iterator[Progress | None]:
-    """A bar with losses, accuracies and steps/s; nothing when not on a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed or 0:.0f} steps/s")
-
-    columns = (
-        TextColumn(config.method),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Speed(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[metrics]}"),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("train", total=None, metrics="compiling")
-
-        def progress(step: int, total: int, metrics: dict[str, Any]) -> None:
-            if step % 10 == 0 and metrics:
-                losses = {
-                    name.removeprefix("loss/"): float(value)
-                    for name, value in metrics.items()
-                    if name.startswith("loss/")
-                }
-                shown = "  ".join(f"{name} {x:.2f}" for name, x in losses.items())
-                bar.update(task, metrics=f"losses: {shown}")
-            bar.update(task, completed=step, total=total)
-
-        yield progress

@@ -1,4 +1,4 @@
-"""The command ``mmpareto``: train, evaluate, plot, compare, sweep, prepare.
+"""The command ``mmpareto``: train, evaluate, plot, report, compare, sweep, prepare.
 
 Heavy imports are inside the commands, so that ``--help`` and mistakes answer at once.
 """
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "train": _commands.train,
             "evaluate": _commands.evaluate,
             "plot": _commands.plot,
+            "report": _commands.report,
             "compare": _commands.compare,
             "sweep": _commands.sweep,
             "prepare": _commands.prepare,
@@ -118,6 +119,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     plot.add_argument(
         "--out", metavar="FILE", help="trajectories: the PNG (default: PROBLEM.png)"
+    )
+
+    report = commands.add_parser(
+        "report", help="one HTML page about runs and comparisons", allow_abbrev=False
+    )
+    report.add_argument(
+        "workdirs", nargs="+", metavar="WORKDIR", help="of train or of compare"
+    )
+    report.add_argument(
+        "--out",
+        metavar="FILE",
+        help="(default: report.html in WORKDIR; of several: in this directory)",
     )
 
     compare = commands.add_parser(

@@ -72,6 +72,7 @@ def test_resume_takes_the_config_of_the_run(workdir):
         (["train", "--workdir", "WORKDIR", "--resume", "--seed", "1"], "another con"),
         (["evaluate", "/nowhere"], "holds no run"),
         (["plot", "/nowhere"], "holds no metrics"),
+        (["report", "/nowhere"], "holds neither a run"),
         (["plot", "trajectories", "--problem", "x"], "--problem: expected one of toy"),
         ([], "arguments are required: COMMAND"),
     ],
@@ -100,7 +101,7 @@ def test_module_and_version():
 def test_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(command in out for command in ("train", "evaluate", "plot"))
+    assert all(command in out for command in ("train", "evaluate", "plot", "report"))
 
 
 def test_prepare_offers_every_source():

@@ -18,7 +18,11 @@ printf '%s\\n' "${COMPREPLY[@]}"
 FISH = 'source "$argv[1]"; complete -C "$argv[2]"'
 
 CASES = [
-    ("", {"train", "evaluate", "plot", "compare", "sweep", "prepare", "completion"}),
+    (
+        "",
+        {"train", "evaluate", "plot", "report", "compare", "sweep", "prepare"}
+        | {"completion"},
+    ),
     ("tr", {"train"}),
     ("train av", {"av-digits"}),
     ("train --me", {"--method"}),
@@ -28,6 +32,7 @@ CASES = [
     ("evaluate run --checkpoint ", {"best", "latest"}),
     ("train --workdir fol", {"folder"}),
     ("prepare crema-d --raw fol", {"folder"}),
+    ("report elsewhere fol", {"folder"}),
     ("completion ", set(_completion.SHELLS)),
 ]
 

@@ -15,7 +15,8 @@ from mmpareto_jax._version import __version__
 
 TRAIN = ("flax", "grain", "matplotlib", "orbax", "rich", "sklearn", "soundfile")
 TRAIN += ("tensorboardX", "chex")
-COMMANDS = ("train", "evaluate", "plot", "compare", "sweep", "prepare", "completion")
+COMMANDS = ("train", "evaluate", "plot", "report", "compare", "sweep", "prepare")
+COMMANDS += ("completion",)
 
 
 def loaded(code):

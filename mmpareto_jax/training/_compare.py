@@ -17,6 +17,7 @@ import numpy as np
 
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run_once import Record, run_once
+from mmpareto_jax.training._workdir import now, read_record, versions
 
 # Seeds of the tuning runs start here, so that none is also a final run.
 _FIRST_TUNING_SEED = 10_000
@@ -168,12 +169,11 @@ def read_comparison(workdir: str | Path) -> Comparison:
     """What the directory's comparison is.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is none, or it is not readable.
     """
-    path = Path(workdir) / "comparison.json"
-    if not path.exists():
+    values = read_record(Path(workdir) / "comparison.json")
+    if not values:
         raise ValueError(f"workdir {workdir}: holds no comparison")
-    values = json.loads(path.read_text())
     values["config"] = Config(**values["config"])
     for name in ("methods", "lr_grid"):
         values[name] = tuple(values[name])
@@ -188,6 +188,9 @@ def _claim(workdir: Path, comparison: Comparison) -> None:
         return
     workdir.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(comparison), indent=2) + "\n")
+    # The device is in the records: this process must not take it from its workers.
+    environment = {"versions": versions(), "started": now()}
+    (workdir / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
 
 
 def _run_all(

@@ -10,8 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmpareto_jax.training._criteria import Measure
+from mmpareto_jax.training._figures import outer_legend, plain_log
 from mmpareto_jax.training._run_once import COSINE_BINS, RADII, Record
 from mmpareto_jax.training._summary import Row
+
+# Style of a line -> how it is written.
+_STYLES = {"-": "–––", "--": "– –", ":": "· · ·", "-.": "– ·"}
 
 
 def draw_comparison(
@@ -31,6 +35,19 @@ def draw_comparison(
     Returns:
       The files.
     """
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in comparison_figures(rows, records, measures).items():
+        path = directory / f"{name}.png"
+        figure.savefig(path, dpi=120)
+        paths.append(path)
+    return paths
+
+
+def comparison_figures(
+    rows: Sequence[Row], records: Sequence[Record], measures: Sequence[Measure]
+) -> dict[str, Figure]:
+    """The figures of a comparison by name, for the arguments of ``draw_comparison``."""
     final = {
         row.method: [
             r
@@ -40,20 +57,13 @@ def draw_comparison(
         ]
         for row in rows
     }
-    figures = {
+    return {
         "scores": _scores(rows, measures),
         "cosines": _per_group(final, _cosines, "cosine of the gradients", "share"),
-        "norms": _per_group(final, _norms, "epoch", "gradient norm: joint –, own ‑ ‑"),
+        "norms": _per_group(final, _norms, "epoch", "norm of the gradient"),
         "magnitude": _per_group(final, _magnitude, "quantile", "mean weight (γλ)"),
         "sharpness": _sharpness(final),
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, figure in figures.items():
-        path = directory / f"{name}.png"
-        figure.savefig(path, dpi=120)
-        paths.append(path)
-    return paths
 
 
 def _scores(rows: Sequence[Row], measures: Sequence[Measure]) -> Figure:
@@ -66,7 +76,7 @@ def _scores(rows: Sequence[Row], measures: Sequence[Measure]) -> Figure:
     for axis, measure in zip(axes, measures, strict=False):
         for y, row in enumerate(rows):
             values = row.scores[measure.name]
-            axis.plot(values, np.full(len(values), y), "o", alpha=0.3, color="C0")
+            axis.plot(values, np.full(len(values), y), "o", alpha=0.5, color="C0")
             axis.errorbar(
                 values.mean(), y, xerr=values.std(ddof=1), fmt="k|", capsize=4, ms=12
             )
@@ -77,7 +87,7 @@ def _scores(rows: Sequence[Row], measures: Sequence[Measure]) -> Figure:
     for axis in axes[len(measures) :]:
         axis.set_visible(False)
     axes[0].set_yticks(range(len(rows)), [row.method for row in rows])
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure
 
 
@@ -91,27 +101,17 @@ def _per_group(
     figure = Figure(
         figsize=(4.4 * max(1, len(groups)) + 1.6, 3.8), layout="constrained"
     )
-    handles: dict[str, Any] = {}
     for i, group in enumerate(groups):
         axis = figure.add_subplot(1, len(groups), i + 1)
+        axis.set(title=group, xlabel=xlabel, ylabel=ylabel)
         for number, (method, runs) in enumerate(final.items()):
             own = [r["groups"][group] for r in runs if group in r["groups"]]
             if own:
                 draw(axis, method, own, f"C{number % 10}")
-        axis.set(title=group, xlabel=xlabel, ylabel=ylabel)
-        lines, labels = axis.get_legend_handles_labels()
-        handles |= dict(zip(labels, lines, strict=True))
-    _legend(figure, handles)
+        if axis.get_yscale() == "log":
+            plain_log(axis.yaxis)
+    outer_legend(figure)
     return figure
-
-
-def _legend(figure: Figure, handles: Mapping[str, Any]) -> None:
-    """One for all panels, beside them: it hides no curve."""
-    if handles:
-        lines, labels = list(handles.values()), list(handles)
-        figure.legend(
-            lines, labels, loc="outside right upper", frameon=False, fontsize="small"
-        )
 
 
 def _cosines(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
@@ -119,14 +119,20 @@ def _cosines(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
     centers = (COSINE_BINS[:-1] + COSINE_BINS[1:]) / 2
     axis.step(centers, counts / counts.sum(), where="mid", label=method, color=color)
     axis.axvline(0, color="0.6", lw=0.8)
+    axis.set_xticks([-1, -0.5, 0, 0.5, 1])
 
 
 def _norms(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
-    for style, objective in zip(("-", "--", ":", "-."), own[0]["norms"], strict=False):
+    # More than these are not told apart.
+    styles = dict(zip(own[0]["norms"], _STYLES, strict=False))
+    for objective, style in styles.items():
         mean = np.mean([g["norms"][objective] for g in own], axis=0)
-        # Dashed: the modality's own objective, whatever its name.
         label = method if style == "-" else None
         axis.plot(np.arange(1, len(mean) + 1), mean, style, label=label, color=color)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_xlabel(
+        "epoch;  " + ",  ".join(f"{k} {_STYLES[x]}" for k, x in styles.items())
+    )
     axis.set_yscale("log")
 
 
@@ -150,6 +156,6 @@ def _sharpness(final: Mapping[str, Sequence[Record]]) -> Figure:
         ylabel="main training loss",
         yscale="log",
     )
-    lines, labels = axis.get_legend_handles_labels()
-    _legend(figure, dict(zip(labels, lines, strict=True)))
+    plain_log(axis.yaxis)
+    outer_legend(figure)
     return figure

@@ -80,6 +80,10 @@ def scores(outputs: Outputs, batch: Batch, *, log: bool) -> dict[str, Any]:
 # --- Losses
 
 
+# Of PMR's entropy term, which acts in the first part of the training only.
+_ENTROPY, _EARLY = 0.01, 0.2
+
+
 def pmr(config: Config) -> Method:
     strength = 1.0 if config.alpha is None else config.alpha
 
@@ -87,24 +91,27 @@ def pmr(config: Config) -> Method:
         classes = outputs.logits["joint"].shape[-1]
         widths = {m: x.shape[-1] for m, x in outputs.features.items()}
         prototypes = {m: jnp.zeros((classes, n)) for m, n in widths.items()}
-        return {"known": jnp.zeros(()), "prototypes": prototypes}
+        return {"alpha": jnp.zeros(()), "mu": jnp.zeros(()), "prototypes": prototypes}
 
     def losses(found: Losses, outputs: Outputs, batch: Batch, memory: Any) -> Losses:
-        pull = baselines.prototype_losses(
-            outputs.features, batch["label"], memory["prototypes"]
-        )
-        extra = strength * memory["known"] * sum(pull.values())
+        extra = baselines.prototype_loss(outputs.features, batch["label"], **memory)
         return found | {"joint": found["joint"] + extra}
 
     def renew(state: Any, epoch: Epoch) -> Any:
         arrays, old = epoch.arrays["train"], state.memory["prototypes"]
-        found = {
+        prototypes = {
             m: jnp.asarray(
                 baselines.class_means(x, arrays["label"], len(old[m])), jnp.float32
             )
             for m, x in epoch.features(state, arrays).items()
         }
-        return state._replace(memory={"known": jnp.ones(()), "prototypes": found})
+        early = epoch.number <= _EARLY * epoch.config.epochs
+        memory = {
+            "alpha": jnp.asarray(strength, jnp.float32),
+            "mu": jnp.asarray(_ENTROPY * early, jnp.float32),
+            "prototypes": prototypes,
+        }
+        return state._replace(memory=memory)
 
     return Method(
         lambda groups, _: plain_sum(groups),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import jax
 
-from mmpareto_jax import ObjectiveGroups, __version__
+from mmpareto_jax import ObjectiveGroups
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._checkpoint import Checkpoints, Which
 from mmpareto_jax.training._config import Config
@@ -22,6 +21,7 @@ from mmpareto_jax.training._metrics import Metrics, read_metrics
 from mmpareto_jax.training._step import Program, TrainState, make_program
 from mmpareto_jax.training._task import Task
 from mmpareto_jax.training._tasks import make_task
+from mmpareto_jax.training._workdir import claim, read_config, write_result
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 
@@ -70,7 +70,8 @@ def train(
     Args:
       config: what to do.
       workdir: a directory for the run: ``config.json``, ``metrics.jsonl``,
-        ``tensorboard/``, ``checkpoints/``. Created if it does not exist.
+        ``tensorboard/``, ``checkpoints/``, and ``result.json`` at its end. Created if
+        it does not exist.
       resume: go on from the latest checkpoint. The final parameters are bitwise those
         of a run that was not interrupted.
       progress: called as ``progress(step, num_steps, metrics)`` for every step, one
@@ -84,7 +85,7 @@ def train(
         one of another configuration, and `resume` is True. Nothing is changed then.
     """
     workdir = Path(workdir)
-    _claim(workdir, config, resume)
+    claim(workdir, config, resume)
     run = _Run(workdir, config)
     task, program = run.task, run.program
     with contextlib.closing(run.checkpoints) as checkpoints:
@@ -120,7 +121,9 @@ def train(
             )
         result = run.result("best")
     finished = int(state.step) >= config.num_steps
-    return dataclasses.replace(result, finished=finished, state=state)
+    result = dataclasses.replace(result, finished=finished, state=state)
+    write_result(result)
+    return result
 
 
 def fit(
@@ -195,45 +198,6 @@ def evaluate(workdir: str | Path, which: Which = "best") -> Result:
     run = _Run(workdir, read_config(workdir))
     with contextlib.closing(run.checkpoints):
         return run.result(which)
-
-
-def read_config(workdir: str | Path) -> Config:
-    """The configuration of the run in `workdir`.
-
-    Raises:
-      ValueError: there is none, or it is not readable.
-    """
-    path = Path(workdir) / "config.json"
-    if not path.exists():
-        raise ValueError(f"workdir {workdir}: holds no run (no config.json)")
-    try:
-        return Config(**json.loads(path.read_text())["config"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"workdir {workdir}: unreadable config.json: {error}"
-        ) from None
-
-
-def _claim(workdir: Path, config: Config, resume: bool) -> None:
-    """Refuses a workdir that this run may not write to; writes its config.json."""
-    path = workdir / "config.json"
-    if resume:
-        old, new = read_config(workdir).to_dict(), config.to_dict()
-        differ = [f"{k} {old[k]} (now {new[k]})" for k in new if old[k] != new[k]]
-        if differ:
-            raise ValueError(
-                f"workdir {workdir}: holds a run of another config: {', '.join(differ)}"
-            )
-        return
-    if path.exists():
-        raise ValueError(
-            f"workdir {workdir}: already holds a run; continue it with --resume or "
-            "choose another --workdir"
-        )
-    workdir.mkdir(parents=True, exist_ok=True)
-    versions = {"mmpareto_jax": __version__, "jax": jax.__version__}
-    text = json.dumps({"config": config.to_dict(), "versions": versions}, indent=2)
-    path.write_text(text + "\n")
 
 
 class _Run:

@@ -85,6 +85,7 @@ def run_once(
         "seed": config.seed,
         "step": step,
         "seconds": round(seconds, 2),
+        "device": jax.devices()[0].device_kind,
         "validation": {m.name: validation[m.name] for m in task.measures},
         "test": {m.name: test[m.name] for m in task.measures},
         "probe": _probe(program, state, task) if inspect else {},

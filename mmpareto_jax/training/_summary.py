@@ -226,6 +226,17 @@ def markdown(
       measures: of the task, the main one first.
       times: method -> time of a step relative to the plain sum, of ``step_times``.
     """
+    table = table_cells(rows, measures, times)
+    head, *lines = ["| " + " | ".join(cells) + " |" for cells in table]
+    return "\n".join([head, "|" + "---|" * len(table[0]), *lines])
+
+
+def table_cells(
+    rows: Sequence[Row],
+    measures: Sequence[Measure],
+    times: Mapping[str, float] | None = None,
+) -> list[list[str]]:
+    """The cells of ``markdown``'s table, its head first."""
     probes = list(rows[0].probes)
     several = any(row.rank is not None for row in rows)
     head = ["method", "lr", *(m.title for m in measures)]
@@ -235,7 +246,7 @@ def markdown(
     groups = list({g: None for row in rows for g in row.conflict})
     head += [f"conflicts, {g} %" for g in groups]
     head += ["time of a step"] if times else []
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = [head]
     for row in sorted(rows, key=lambda r: -r.scores[measures[0].name].mean()):
         cells = [row.method, f"{row.lr:g}"]
         cells += [_spread(row.scores[m.name], m.percent) for m in measures]
@@ -248,8 +259,8 @@ def markdown(
             f"{100 * row.conflict[g]:.1f}" if g in row.conflict else "" for g in groups
         ]
         cells += [f"{times[row.method]:.2f}"] if times else []
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return lines
 
 
 def _spread(values: np.ndarray, percent: bool) -> str:

@@ -110,20 +110,49 @@ PROTOTYPES = {
 def test_pmr_pulls_the_modality_that_lags():
     features = {"audio": jnp.array([[0.5]]), "visual": jnp.array([[0.4, 1.0]])}
     label = jnp.array([0])
-    found = baselines.prototype_losses(features, label, PROTOTYPES)
-    # Squared distances: audio 0.25 and 2.25, visual 1.16 and 1.36.
-    assert found["audio"] == 0
-    expected = np.log(1 + np.exp(1.16 - 1.36))
-    np.testing.assert_allclose(found["visual"], expected, rtol=1e-5)
 
-    def loss(x):
-        given = features | {"visual": x}
-        return sum(baselines.prototype_losses(given, label, PROTOTYPES).values())
+    def loss(visual, alpha, mu):
+        given = features | {"visual": visual}
+        return baselines.prototype_loss(given, label, PROTOTYPES, alpha=alpha, mu=mu)
 
-    slope = np.asarray(jax.grad(loss)(features["visual"]))
-    # d/dx log(1 + e^(d_0 - d_1)), d_0 - d_1 = 2 x_0 - 1.
-    share = np.exp(-0.2) / (1 + np.exp(-0.2))
-    np.testing.assert_allclose(slope, [[2 * share, 0]], rtol=1e-5, atol=1e-6)
+    # Distances: audio 0.5 and 1.5, visual √1.16 and √1.36; the first class is right.
+    near, far = np.sqrt(1.16), np.sqrt(1.36)
+    audio, visual = 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(near - far))
+    behind = audio / visual - 1
+    assert 0 < behind < 1
+    found = loss(features["visual"], 2.0, 0.0)
+    np.testing.assert_allclose(found, -2 * behind * np.log(visual), rtol=1e-5)
+    # The best modality's entropy, and only that.
+    entropy = -audio * np.log(audio) - (1 - audio) * np.log(1 - audio)
+    found = loss(features["visual"], 0.0, 0.5)
+    np.testing.assert_allclose(found, -0.5 * behind * entropy, rtol=1e-5)
+
+    # The coefficient is a constant for the gradient: d/dx of log(1 + e^(near - far)).
+    slope = np.asarray(jax.grad(loss)(features["visual"], 1.0, 0.5))
+    expected = (
+        behind
+        * (1 - visual)
+        * (np.array([0.4, 1.0]) / near - np.array([-0.6, 1.0]) / far)
+    )
+    np.testing.assert_allclose(slope, [expected], rtol=1e-5, atol=1e-6)
+
+
+def test_pmr_is_bounded_and_has_a_gradient_at_a_prototype():
+    # Audio is sure and visual is wrong: s is 1 and almost 0, the coefficient is 1.
+    features = {"audio": jnp.zeros((1, 1)), "visual": jnp.array([[1.0, 0.0]])}
+    prototypes = {
+        "audio": jnp.array([[0.0], [90.0]]),
+        "visual": jnp.array([[91.0, 0.0], [1.0, 0.0]]),
+    }
+
+    def loss(features):
+        label = jnp.array([0])
+        return baselines.prototype_loss(features, label, prototypes, alpha=1.0, mu=0.0)
+
+    value, slope = jax.value_and_grad(loss)(features)
+    np.testing.assert_allclose(value, 90.0, rtol=1e-5)
+    np.testing.assert_allclose(slope["visual"], [[-1.0, 0.0]], atol=1e-5)
+    assert np.all(slope["audio"] == 0)
 
 
 def test_class_means():

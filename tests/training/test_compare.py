@@ -226,6 +226,10 @@ def test_the_command(tmp_path, capsys):
     ]
     for path in paths:
         assert matplotlib.image.imread(path)[..., :3].std() > 0.02
+    assert main(["report", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<figcaption>") == len(paths)
+    assert records[0]["device"] in page
 
 
 @pytest.mark.parametrize(

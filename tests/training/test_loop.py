@@ -11,20 +11,13 @@ import pytest
 
 from mmpareto_jax.training import (
     Config,
+    Measure,
     draw_figures,
     evaluate,
     read_config,
     read_metrics,
     train,
 )
-
-# 4 steps per epoch; the run ends within its second epoch.
-CONFIG = Config(train_examples=64, batch_size=16, steps=7, lr=0.02)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return train(CONFIG, tmp_path_factory.mktemp("runs") / "whole")
 
 
 def assert_same_state(a, b):
@@ -39,9 +32,22 @@ def files(directory):
 
 def test_workdir(run):
     names = {p.name for p in run.workdir.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
-    assert read_config(run.workdir) == CONFIG
-    assert "versions" in json.loads((run.workdir / "config.json").read_text())
+    records = {"config.json", "result.json", "metrics.jsonl"}
+    assert names == records | {"tensorboard", "checkpoints"}
+    assert read_config(run.workdir) == run.config
+    config = json.loads((run.workdir / "config.json").read_text())
+    assert set(config) == {"config", "versions", "device", "started"}
+    assert config["versions"]["jax"] == jax.__version__
+
+
+def test_result_json_is_the_result(run):
+    found = json.loads((run.workdir / "result.json").read_text())
+    assert found["scores"] == run.scores
+    assert (found["step"], found["finished"]) == (run.step, True)
+    assert [Measure(**m) for m in found["measures"]] == list(run.measures)
+    assert {k: share for k, (_, _, share) in found["conflicts"].items()} == (
+        run.conflicts
+    )
 
 
 def test_metrics(run):
@@ -55,7 +61,7 @@ def test_metrics(run):
         assert first[f"{group}/norm/{names}"] > 0
         shares = [first[f"{group}/weight/{x}"] for x in ("joint", names)]
         assert sum(shares) == pytest.approx(1)
-        assert first[f"{group}/magnitude"] >= CONFIG.gamma * (1 - 1e-6)
+        assert first[f"{group}/magnitude"] >= run.config.gamma * (1 - 1e-6)
     share = np.mean(
         [
             r["joint+audio/conflict"]
@@ -113,12 +119,12 @@ def test_interrupt_and_resume_is_bitwise_the_whole_run(run, tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    stopped = train(CONFIG, tmp_path, progress=interrupt)
+    stopped = train(run.config, tmp_path, progress=interrupt)
     assert signal.getsignal(signal.SIGINT) is before
     assert not stopped.finished
     assert (stopped.step, stopped.checkpoint) == (3, "latest")
 
-    resumed = train(CONFIG, tmp_path, resume=True)
+    resumed = train(run.config, tmp_path, resume=True)
     assert resumed.finished
     assert_same_state(resumed.state, run.state)
     assert resumed.scores == run.scores
@@ -131,14 +137,14 @@ def test_resume_after_a_crash_repeats_the_lost_steps(run, tmp_path):
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        train(CONFIG, tmp_path, progress=crash)
-    resumed = train(CONFIG, tmp_path, resume=True)
+        train(run.config, tmp_path, progress=crash)
+    resumed = train(run.config, tmp_path, resume=True)
     assert_same_state(resumed.state, run.state)
     assert read_metrics(tmp_path) == read_metrics(run.workdir)
 
 
 def test_resume_of_a_finished_run_changes_nothing(run):
-    again = train(CONFIG, run.workdir, resume=True)
+    again = train(run.config, run.workdir, resume=True)
     assert again.finished
     assert_same_state(again.state, run.state)
     assert len(read_metrics(run.workdir)) == 9
@@ -148,11 +154,11 @@ def test_refuses_a_workdir_that_is_not_its_own(run, tmp_path):
     other = Config(train_examples=64, batch_size=16, steps=7, lr=0.03)
     before = files(run.workdir)
     with pytest.raises(ValueError, match="already holds a run"):
-        train(CONFIG, run.workdir)
+        train(run.config, run.workdir)
     with pytest.raises(ValueError, match=r"another config: lr 0.02 \(now 0.03\)"):
         train(other, run.workdir, resume=True)
     with pytest.raises(ValueError, match="holds no run"):
-        train(CONFIG, tmp_path / "new", resume=True)
+        train(run.config, tmp_path / "new", resume=True)
     with pytest.raises(ValueError, match="holds no run"):
         evaluate(tmp_path)
     with pytest.raises(ValueError, match="no metrics"):

@@ -91,9 +91,9 @@ def test_modulation_needs_a_fusion_that_adds():
 
 def test_prototypes_are_the_class_means_of_the_last_epoch():
     task, program, (first, one, *_, last), _ = run("pmr")
-    assert not first.memory["known"]
-    assert not one.memory["known"]
-    assert last.memory["known"]
+    assert not first.memory["alpha"]
+    assert not one.memory["alpha"]
+    assert last.memory["alpha"] == 1
     # They were made before the last epoch, from the state at the end of the one before.
     _, _, kept, _ = run("pmr")
     features = program.features(

@@ -1,6 +1,8 @@
 """Several tasks through the one loop: data, trunks, sharings, measures, features."""
 
+import html
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from written import mnist, nyuv2
 
 from mmpareto_jax.cli import main
 from mmpareto_jax.data import load_multi_digits, train_batches
-from mmpareto_jax.training import Config, train
+from mmpareto_jax.training import Config, train, write_report
 from mmpareto_jax.training._run_once import run_once
 from mmpareto_jax.training._step import make_program
 from mmpareto_jax.training._tasks import make_task
@@ -35,6 +37,10 @@ def test_digits_from_the_command(tmp_path, capsys):
     record = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     assert {"loss/digit", "accuracy/size"} < set(record)
     assert (tmp_path / "figures" / "weights.png").stat().st_size > 5000
+    assert main(["report", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>" in page.split("mean of the tasks, %", 1)[1]
+    assert "sharing (digit, position, size)" in page
 
 
 def test_scenes_are_measured_like_nyuv2(tmp_path):
@@ -66,6 +72,12 @@ def test_scenes_are_measured_like_nyuv2(tmp_path):
     expected = 100 * np.mean([x.mean() for x in by_task])
     np.testing.assert_allclose(test["score/mean"], expected, rtol=1e-6)
     assert {p.name for p in (tmp_path / "figures").glob("*")} == set()
+    page = write_report([tmp_path], tmp_path / "report.html").read_text()
+    for m in result.measures:
+        title = html.escape(f"{m.title}, %" if m.percent else m.title)
+        value = f"{m.shown(test[m.name]):{'.1f' if m.percent else '.4g'}}"
+        cells = re.search(rf"<tr><th[^>]*>{re.escape(title)}</th>(.*)</tr>", page)
+        assert cells[1].endswith(f"<td>{value}</td>")
 
 
 @pytest.mark.parametrize("name", ["nyuv2", "cityscapes"])

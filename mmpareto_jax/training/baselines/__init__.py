@@ -15,7 +15,7 @@ from mmpareto_jax.training.baselines._modulation import agm as agm
 from mmpareto_jax.training.baselines._modulation import ogm as ogm
 from mmpareto_jax.training.baselines._prototypes import class_means as class_means
 from mmpareto_jax.training.baselines._prototypes import (
-    prototype_losses as prototype_losses,
+    prototype_loss as prototype_loss,
 )
 from mmpareto_jax.training.baselines._relearning import purity as purity
 from mmpareto_jax.training.baselines._relearning import (

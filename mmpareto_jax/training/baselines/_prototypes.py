@@ -7,51 +7,57 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 
-def prototype_losses(
+def prototype_loss(
     features: Mapping[str, jax.Array],
     label: jax.Array,
     prototypes: Mapping[str, jax.Array],
-) -> dict[str, jax.Array]:
-    r"""The prototypical cross-entropies of the modalities that lag; else 0.
+    *,
+    alpha: float | jax.Array,
+    mu: float | jax.Array,
+) -> jax.Array:
+    r"""What PMR adds to the joint loss.
 
-    A class's logit is minus the squared distance to its prototype, as in the official
-    code. With s the mean probability of the right class, a modality lags if its s is
-    below the largest one:
+    A class's logit is minus the Euclidean distance to its prototype. With s the mean
+    probability of the right class under these logits, modalities that lag behind the
+    best one b are pulled to their prototypes, and the entropy H of the best one's
+    probabilities is kept from vanishing early:
 
-    .. math:: L = L_{CE} + \alpha \sum_{m\,:\,s_m < \max_n s_n} L_{PCE}^m
+    .. math::
+        \alpha \sum_m c_m L_{PCE}^m - \mu \max_m c_m\, H^b, \qquad
+        c_m = \min\left(\frac{s_b}{s_m} - 1, 1\right)
 
-    The entropy term of the paper's first epochs is not part of it.
+    For two modalities these are the paper's coefficients. The official code has 1 in
+    place of every positive c, and no entropy.
 
     Args:
       features: modality -> [B, D].
       label: [B].
       prototypes: modality -> [C, D].
+      alpha: strength of the pull.
+      mu: strength of the entropy term.
 
     Returns:
-      Modality -> scalar.
+      A scalar.
 
     References:
       Fan et al., PMR: Prototypical Modal Rebalance for Multimodal Learning, CVPR 2023,
-      https://arxiv.org/abs/2211.07089, equations 7 to 11.
+      https://arxiv.org/abs/2211.07089, sections 3.2 and 3.3.
     """
-    logits = {
-        m: -jnp.sum((x[:, None] - prototypes[m][None]) ** 2, axis=-1)
-        for m, x in features.items()
-    }
-    losses = {
-        m: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(z, label))
-        for m, z in logits.items()
-    }
     rows = jnp.arange(len(label))
-    scores = {
-        m: jax.lax.stop_gradient(jnp.mean(jax.nn.softmax(z)[rows, label]))
-        for m, z in logits.items()
-    }
-    best = jnp.max(jnp.stack(list(scores.values())))
-    return {m: jnp.where(scores[m] < best, x, 0.0) for m, x in losses.items()}
+    pulls, entropies, scores = [], [], []
+    for m, x in features.items():
+        square = jnp.sum((x[:, None] - prototypes[m][None]) ** 2, axis=-1)
+        # The square root of 0 has no gradient.
+        logs = jax.nn.log_softmax(-jnp.sqrt(square + 1e-12))
+        pulls.append(-jnp.mean(logs[rows, label]))
+        entropies.append(-jnp.mean(jnp.sum(jnp.exp(logs) * logs, axis=-1)))
+        scores.append(jnp.mean(jnp.exp(logs[rows, label])))
+    score = jax.lax.stop_gradient(jnp.stack(scores))
+    behind = jnp.minimum(jnp.max(score) / score - 1, 1)
+    best = jnp.stack(entropies)[jnp.argmax(score)]
+    return alpha * jnp.dot(behind, jnp.stack(pulls)) - mu * jnp.max(behind) * best
 
 
 def class_means(

@@ -1,0 +1,485 @@
+"""Tests for the report: what is on the page is what is on disk, and nothing else."""
+
+import dataclasses
+import html.parser
+import json
+import os
+import re
+import shutil
+
+import chromium
+import numpy as np
+import pytest
+
+from mmpareto_jax.cli import main
+from mmpareto_jax.training import (
+    Comparison,
+    Config,
+    make_task,
+    markdown,
+    read_config,
+    read_metrics,
+    summarize,
+    write_report,
+)
+
+ODD = "a \"b\" 'c' & <script>alert(1) <!-- $x_$"
+PLAN = Comparison(
+    Config(task="multi-digits", train_examples=64, width=8),
+    ("single-task", "uniform", "mmpareto"),
+    (0.1, 0.2),
+    seeds=2,
+    tune_seeds=1,
+)
+
+
+class Page(html.parser.HTMLParser):
+    """What a page holds.
+
+    Attributes:
+      tables: each as lines of texts.
+      tags: name -> the attributes of each element.
+      text: all of it, without the markup.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.tables, self.tags, self.text = [], {}, ""
+        self._cell = None
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.setdefault(tag, []).append(dict(attrs))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self._cell = ""
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append(self._cell)
+            self._cell = None
+
+    def handle_data(self, data):
+        self.text += data
+        if self._cell is not None:
+            self._cell += data
+
+    @property
+    def captions(self):
+        return re.findall(r"<figcaption>(.*?)</figcaption>", self.source, re.DOTALL)
+
+
+def report(workdirs, tmp_path):
+    return Page(write_report(workdirs, tmp_path / "new" / "page.html"))
+
+
+def copy(run, directory, *without):
+    """The run in another place, without some of its files."""
+    ignored = shutil.ignore_patterns("checkpoints", "tensorboard", *without)
+    return shutil.copytree(run.workdir, directory, ignore=ignored)
+
+
+def compared(directory, plan=PLAN, keep=lambda record: True):
+    """A comparison as ``compare`` leaves it, with scores drawn by chance."""
+    rng = np.random.default_rng(0)
+    records = []
+    for config in (*plan.tuning(), *plan.final([])):
+        left, right = rng.uniform(0.4, 0.9, 2)
+        scores = {"accuracy/mean": (left + right) / 2}
+        scores |= {"accuracy/left": left, "accuracy/right": right}
+        group = {"conflict": 0.25, "cosines": [1] * 40, "magnitude": [1.0] * 5}
+        group |= {"norms": {"left": [1.0, 2.0], "right": [2.0, 1.0]}}
+        own = {} if config.method == "single-task" else {"sharing": group}
+        record = {"method": config.method, "lr": config.lr, "seed": config.seed}
+        record |= {"step": 4, "validation": scores, "test": scores, "probe": {}}
+        record |= {"groups": own, "sharpness": [1.0] * 7}
+        records.append(record)
+    # Tuning ends before what it chooses begins.
+    chosen = plan.learning_rates(records)
+    for record in records:
+        if record["seed"] < 10_000:
+            record["lr"] = chosen[record["method"]]
+    records = [record for record in records if keep(record)]
+    directory.mkdir()
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (directory / "runs.jsonl").write_text(lines)
+    path = directory / "comparison.json"
+    path.write_text(json.dumps(dataclasses.asdict(plan)))
+    return records
+
+
+def test_a_run(run, tmp_path):
+    page = report([run.workdir], tmp_path)
+    assert "<h1>Run whole</h1>" in page.source
+    scores, conflicts, options, environment = page.tables
+    result = json.loads((run.workdir / "result.json").read_text())
+    assert scores[0] == ["", "validation", "test"]
+    assert scores[1:] == [
+        [
+            f"{m['title']}, %",
+            *(f"{100 * result['scores'][s][m['name']]:.1f}" for s in scores[0][1:]),
+        ]
+        for m in result["measures"]
+    ]
+    assert [line[0] for line in scores[1:]] == [
+        "multimodal, %",
+        "audio, %",
+        "visual, %",
+    ]
+    assert f"Scores of step {run.step}, the best on validation." in page.text
+    assert conflicts[1:] == [
+        [f"{where} ({objectives})", f"{100 * share:.1f}"]
+        for where, objectives, share in result["conflicts"].values()
+    ]
+    assert {k: value for k, value, _ in options[1:]} == {
+        k: str(x) for k, x in read_config(run.workdir).to_dict().items()
+    }
+    changed = (
+        "Not by default: steps = 7, batch_size = 16, lr = 0.02, train_examples = 64"
+    )
+    assert changed in page.text
+    recorded = json.loads((run.workdir / "config.json").read_text())
+    assert dict(environment) == {
+        "device": recorded["device"],
+        "started": recorded["started"],
+        **recorded["versions"],
+    }
+    starts = [" ".join(caption.split()[:2]) for caption in page.captions]
+    assert starts == ["Loss and", "Cosine of", "Share of", "Norms of"]
+    assert len(page.tags["svg"]) == 4
+    # Text stays text: titles and legends can be searched.
+    assert "joint+audio" in page.text
+
+
+def test_several_runs_and_a_comparison(run, tmp_path):
+    other = copy(run, tmp_path / "other")
+    record = json.loads((other / "config.json").read_text())
+    record["config"]["seed"] = 1
+    del record["config"]["modalities"]  # an option that is newer than the run
+    (other / "config.json").write_text(json.dumps(record))
+    compared(tmp_path / "comparison")
+    # A directory that is named twice is there once.
+    workdirs = [run.workdir, other, tmp_path / "comparison", other / "."]
+    page = report(workdirs, tmp_path)
+    assert "<h1>3 results</h1>" in page.source
+    for number, name in enumerate(("Run whole", "Run other", "Comparison comparison")):
+        assert f'<a href="#part-{number}">{name}</a>' in page.source
+        assert f'<h2 id="part-{number}">{name}</h2>' in page.source
+    overview, differ = page.tables[:2]
+    shown = [f"{100 * x:.1f}" for x in (run.scores["validation"]["accuracy/joint"],)]
+    shown += [f"{100 * run.scores['test'][m.name]:.1f}" for m in run.measures]
+    assert overview == [
+        ["run", "method", "lr", "seed", "validation: multimodal, %"]
+        + [f"test: {x}, %" for x in ("multimodal", "audio", "visual")],
+        ["whole", "mmpareto", "0.02", "0", *shown],
+        ["other", "mmpareto", "0.02", "1", *shown],
+    ]
+    assert differ == [["option", "whole", "other"], ["seed", "0", "1"]]
+    assert page.captions[0] == "multimodal on validation, by step."
+
+
+def test_runs_with_the_same_name_are_told_apart(run, tmp_path):
+    paths = [copy(run, tmp_path / x / "run", "metrics.jsonl") for x in ("a", "b")]
+    page = report(paths, tmp_path)
+    assert [line[0] for line in page.tables[0][1:]] == [str(path) for path in paths]
+
+
+def test_measures_of_a_run_without_result_share_the_columns(run, tmp_path):
+    older = copy(run, tmp_path / "older", "result.json")
+    page = report([older, run.workdir], tmp_path)
+    head, first, second = page.tables[0]
+    assert head[4:] == ["validation: multimodal, %"] + [
+        f"test: {x}, %" for x in ("multimodal", "audio", "visual")
+    ]
+    assert first[4] == second[4]
+    assert first[5:] == ["–"] * 3
+
+
+def test_an_older_run_reports_its_best_epoch(run, tmp_path):
+    older = copy(run, tmp_path / "older", "result.json")
+    record = json.loads((older / "config.json").read_text())
+    del record["device"], record["started"]
+    (older / "config.json").write_text(json.dumps(record))
+    page = report([older], tmp_path)
+    best = run.scores["validation"]
+    assert page.tables[0] == [["", "validation"]] + [
+        [f"{x}, %", f"{100 * best[f'accuracy/{x}']:.1f}"]
+        for x in ("joint", "audio", "visual")
+    ]
+    assert f"Scores of step {run.step}, the best on validation." in page.text
+    assert "No test scores" in page.text
+    assert len(page.captions) == 4
+
+
+def test_runs_that_have_not_ended(run, tmp_path):
+    started = copy(run, tmp_path / "started", "result.json", "metrics.jsonl")
+    page = report([started], tmp_path)
+    assert "No test scores" in page.text
+    assert "No step is recorded yet" in page.text
+    assert page.captions == []
+
+    begun = copy(run, tmp_path / "begun", "result.json")
+    lines = (begun / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (begun / "metrics.jsonl").write_text("".join(lines[:3]) + lines[3][:30])
+    page = report([begun], tmp_path)
+    assert [len(x) for x in (page.tables, page.captions)] == [2, 4]
+
+    stopped = copy(run, tmp_path / "stopped")
+    result = json.loads((stopped / "result.json").read_text())
+    result |= {"finished": False, "checkpoint": "latest"}
+    result["scores"]["test"]["accuracy/audio"] = None  # was not a number
+    (stopped / "result.json").write_text(json.dumps(result))
+    page = report([stopped], tmp_path)
+    assert "stopped before its end" in page.text
+    assert f"Scores of step {run.step}, the latest." in page.text
+    assert page.tables[0][2][2] == "–"
+    assert len(report([started, begun], tmp_path).captions) == 4
+
+
+def test_a_comparison(tmp_path):
+    records = compared(tmp_path / "done")
+    times = {method: 1.0 + len(method) for method in PLAN.methods}
+    measures = make_task(PLAN.config).measures
+    rows = summarize(PLAN, records, measures)
+    for known in ({}, times):
+        if known:
+            (tmp_path / "done" / "step_times.json").write_text(json.dumps(known))
+            versions = {"versions": {"jax": "1.2.3"}, "started": "yesterday"}
+            path = tmp_path / "done" / "environment.json"
+            path.write_text(json.dumps(versions))
+        page = report([tmp_path / "done"], tmp_path)
+        lines = markdown(rows, measures, known).splitlines()
+        expected = [line.removeprefix("| ")[:-2].split(" | ") for line in lines]
+        found = page.tables[0]
+        assert [found[0], *found[1:]] == [expected[0], *expected[2:]]
+    assert "Learning rate: 0.1, 0.2, the best on validation for each" in page.text
+    assert {line[0] for line in page.tables[1]} >= {"task", "width"}
+    assert not {line[0] for line in page.tables[1]} & {"method", "lr", "seed"}
+    assert dict(page.tables[2]) == {
+        "started": "yesterday",
+        "device": "not recorded",
+        "jax": "1.2.3",
+    }
+    assert len(page.captions) == 5
+
+
+def test_comparisons_that_are_not_complete(tmp_path):
+    def all_but_one(record):
+        return (record["method"], record["seed"]) != ("mmpareto", 1)
+
+    compared(tmp_path / "most", keep=all_but_one)
+    page = report([tmp_path / "most"], tmp_path)
+    assert [line[0] for line in page.tables[0][1:]].count("mmpareto") == 0
+    assert "Not complete: 11 of 12 runs are there." in page.text
+    assert "Without a row yet: mmpareto." in page.text
+
+    alone = dataclasses.replace(PLAN, methods=("single-task", "mmpareto"))
+    compared(tmp_path / "alone", alone, lambda r: r["method"] == "single-task")
+    page = report([tmp_path / "alone"], tmp_path)
+    assert [line[0] for line in page.tables[0]] == ["method", "single-task"]
+    assert len(page.captions) == 2  # there are no gradients to combine
+
+    compared(tmp_path / "begun", keep=lambda record: False)
+    page = report([tmp_path / "begun"], tmp_path)
+    assert "Not complete: 0 of 12 runs are there." in page.text
+    assert page.captions == []
+
+
+@pytest.fixture(scope="module")
+def path(run, tmp_path_factory):
+    """A report with everything in it, of directories with odd names."""
+    directory = tmp_path_factory.mktemp("pages")
+    odd = copy(run, directory / ODD)
+    record = json.loads((odd / "config.json").read_text())
+    record["config"]["data"] = f"/{ODD}"
+    (odd / "config.json").write_text(json.dumps(record))
+    compared(directory / "漢字 😀")
+    workdirs = [run.workdir, odd, directory / "漢字 😀"]
+    return write_report(workdirs, directory / "page.html")
+
+
+def test_odd_names_are_text(path):
+    """In every place: headings, links, tables, legends, attributes."""
+    page = Page(path)
+    assert "script" not in page.tags
+    assert page.text.count(f"Run {ODD}") == 2
+    assert f"mmpareto: {ODD}" in page.text  # in a figure
+    assert page.text.count(f"data = /{ODD}") == 1
+    assert ["data", "None", f"/{ODD}"] in page.tables[1]
+    assert page.text.count("Comparison 漢字 😀") == 2
+
+
+def test_a_name_may_be_any_bytes(run, tmp_path):
+    odd = copy(run, tmp_path / os.fsdecode(b"b\xff \xf0\x9f\x98\x80"))
+    page = report([run.workdir, odd], tmp_path)
+    assert "mmpareto: b\ufffd 😀" in page.text
+
+
+def test_the_page_needs_nothing_but_itself(path):
+    page = Page(path)
+    assert not set(page.tags) & {"script", "link", "iframe", "object", "embed", "img"}
+    policy = page.tags["meta"][1]
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    assert policy["content"].startswith("default-src 'none'")
+    assert not re.search(r"https?:|@import|javascript:", page.source)
+    named = {a["id"] for x in page.tags.values() for a in x if "id" in a}
+    wanted = set(re.findall(r"url\(#([^)]*)\)", page.source))
+    assert len(re.findall(r"url\(", page.source)) > 0
+    assert not re.findall(r"url\([^#]", page.source)
+    for attributes in (a for x in page.tags.values() for a in x):
+        assert "src" not in attributes
+        for key in {"href", "xlink:href"} & set(attributes):
+            assert attributes[key].startswith(("#", "data:image/png;base64,"))
+            wanted |= set(re.findall(r"^#(.*)", attributes[key]))
+    assert wanted <= named
+
+
+def test_long_runs_make_no_large_pages(run, tmp_path):
+    long = copy(run, tmp_path / "long", "result.json")
+    record = read_metrics(run.workdir)[0]
+    lines = (json.dumps(record | {"step": i + 1}) for i in range(10_000))
+    (long / "metrics.jsonl").write_text("\n".join(lines))
+    page = report([long], tmp_path)
+    assert len(page.source) < 1_000_000
+    assert page.tags["image"]
+
+
+def test_the_command(run, tmp_path, monkeypatch, capsys):
+    workdir = copy(run, tmp_path / "run", "metrics.jsonl")  # nothing to draw
+    assert main(["report", str(workdir)]) == 0
+    assert capsys.readouterr().out == f"{workdir / 'report.html'}\n"
+    assert Page(workdir / "report.html").tables
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "run", str(shutil.copytree(workdir, tmp_path / "b"))]) == 0
+    assert capsys.readouterr().out == "report.html\n"
+    assert main(["report", "run", "--out", "deep/x.html"]) == 0
+    assert (tmp_path / "deep" / "x.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "holds neither a run (config.json) nor a comparison"),
+        ({"config.json": "{"}, "unreadable config.json: "),
+        ({"config.json": "[]"}, "unreadable config.json: expected an object, got list"),
+        ({"config.json": "{}"}, "unreadable config.json: holds no config"),
+        ({"config.json": b"\xff"}, "unreadable config.json: "),
+        ({"config.json": '{"config": {}}', "result.json": "{"}, "unreadable result.js"),
+        ({"config.json": '{"config": {}}', "result.json": '{"a": 1}'}, "not readable"),
+        ({"config.json": '{"config": {}}', "metrics.jsonl": "[1]"}, "not readable"),
+        ({"config.json": '{"config": {}, "versions": 1}'}, "not readable"),
+        ({"comparison.json": "{"}, "unreadable comparison.json: "),
+        ({"comparison.json": '{"config": {"new": 1}}'}, "not readable"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(files, message, tmp_path, capsys):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else content.encode()
+        (bad / name).write_bytes(data)
+    out = tmp_path / "page.html"
+    assert main(["report", str(bad), "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert f"workdir {bad}: " in captured.err
+    assert message in captured.err
+    assert not out.exists()
+
+
+def test_other_mistakes(run, tmp_path, capsys):
+    workdir = copy(run, tmp_path / "run", "metrics.jsonl")
+    with pytest.raises(ValueError, match="report: expected at least one workdir"):
+        write_report([], tmp_path / "page.html")
+    for arguments, message in (
+        (["--out", str(tmp_path)], f"report: cannot write {tmp_path}: Is a directory"),
+        (["--out", f"{workdir}/config.json/x"], "report: cannot write"),
+        (["--ou", "x"], "unrecognized arguments: --ou x"),
+    ):
+        assert main(["report", str(workdir), *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert main(["report"]) == 2
+    assert "arguments are required: WORKDIR" in capsys.readouterr().err
+
+
+# --- In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if chromium.BINARY is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
+    with chromium.browser(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light")]
+)
+def test_in_a_browser(browser, path, width, scheme):
+    browser.open(path, width, scheme)
+    value = browser.value
+    assert value("document.title") == "3 results – mmpareto"
+    # Open all, so that everything has a size.
+    value("document.querySelectorAll('details').forEach(d => { d.open = true }); 0")
+
+    def sizes(selector):
+        return value(
+            f"[...document.querySelectorAll({selector!r})].map(x => "
+            "x.getBoundingClientRect()).map(r => [r.width, r.height])"
+        )
+
+    # Two of all runs, four of each and three of the comparison.
+    assert len(sizes("table")) == 2 + 2 * 4 + 3
+    assert len(sizes("figure > div > svg")) == 1 + 2 * 4 + 5
+    assert min(x for size in sizes("table, tr, summary") for x in size) > 10
+    assert min(x for size in sizes("figure > div > svg") for x in size) > 100
+    # What is wide scrolls inside; the page itself does not, and nothing sticks out.
+    assert value("document.documentElement.scrollWidth") == width
+    assert max(across for across, _ in sizes(".scroll, p, h1, h2, h3")) < width
+    # Names are names, and clips and markers are found.
+    assert value("document.querySelectorAll('script').length") == 0
+    assert ODD in value("document.body.textContent")
+    uses = "[...document.querySelectorAll('svg use')]"
+    assert value(f"{uses}.length") > 50
+    assert value(f"{uses}.filter(x => !document.querySelector(x.href.baseVal))") == []
+    # The lines of the axes have the colour of the text.
+    colours = value(
+        "['svg path[style*=currentColor]', 'svg text', 'body'].map(x => "
+        "getComputedStyle(document.querySelector(x))).map(s => [s.stroke, s.fill, "
+        "s.color])"
+    )
+    (line, _, _), (_, text, _), (_, _, body) = colours
+    assert line == text == body
+    assert (sum(map(int, re.findall(r"\d+", body))) > 400) == (scheme == "dark")
+
+    methods = {method for method, _ in browser.events}
+    assert not methods & {"Runtime.exceptionThrown", "Runtime.consoleAPICalled"}
+    assert "Log.entryAdded" not in methods
+    asked = [
+        params["request"]["url"]
+        for method, params in browser.events
+        if method == "Network.requestWillBeSent"
+    ]
+    assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
+
+
+def test_the_browser_tests_would_see_a_mistake(browser, tmp_path):
+    page = tmp_path / "bad.html"
+    page.write_text("<img src='http://127.0.0.1:9/x.png'><script>nothing()</script>")
+    browser.open(page)
+    methods = {method for method, _ in browser.events}
+    assert "Runtime.exceptionThrown" in methods
+    asked = [
+        params["request"]["url"]
+        for method, params in browser.events
+        if method == "Network.requestWillBeSent"
+    ]
+    assert "http://127.0.0.1:9/x.png" in asked
