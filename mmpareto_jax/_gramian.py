@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from mmpareto_jax._groups import PyTree, named_leaves
+from mmpareto_jax._stacks import Stack, apart
 
 # One running sum over n float32 products loses about n / 10 ulp. The last axis is
 # summed first and its partial sums after it, which keeps runs short; an axis longer
@@ -82,38 +83,35 @@ def group_gramians(groups: Sequence[Sequence[jax.Array]]) -> list[Gramians]:
     Args:
       groups: per group its leaves, arrays [K_g, ...].
     """
-    dtypes = [_dtype(leaves) for leaves in groups]
-
-    def plain() -> list[Gramians]:
-        return [
-            Gramians(sum(parts[1:], parts[0]), parts, jnp.ones((), dtype))
-            for leaves, dtype in zip(groups, dtypes, strict=True)
-            for parts in [_products(leaves, dtype)]
-        ]
-
-    def rescaled() -> list[Gramians]:
-        out = []
-        for leaves, dtype in zip(groups, dtypes, strict=True):
-            peaks = [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves]
-            peak = functools.reduce(jnp.maximum, peaks)
-            # Zero has no scale; NaN and infinity must stay visible.
-            usable = (peak > 0) & jnp.isfinite(peak)
-            # A power of two: dividing by it is exact.
-            smallest = np.finfo(dtype).minexp
-            power = jnp.maximum(jnp.frexp(peak)[1] - 1, smallest)
-            scale = jnp.where(usable, jnp.ldexp(jnp.ones_like(peak), power), 1)
-            parts = _products([x.astype(dtype) / scale for x in leaves], dtype)
-            out.append(Gramians(sum(parts[1:], parts[0]), parts, scale))
-        return out
-
     if not groups:
         return []
-    first = plain()
+    each = [([apart(x) for x in leaves], _dtype(leaves)) for leaves in groups]
+    first = [_plain(*group) for group in each]
     peaks = [jnp.max(jnp.diagonal(g.total)) for g in first]
     trusted = [(p > _SMALLEST_TRUSTED) & (p < _LARGEST_TRUSTED) for p in peaks]
     safe = functools.reduce(jnp.logical_and, trusted)
-    chosen: list[Gramians] = lax.cond(safe, lambda: first, rescaled)
+    chosen: list[Gramians] = lax.cond(
+        safe, lambda: first, lambda: [_rescaled(*group) for group in each]
+    )
     return chosen
+
+
+def _plain(leaves: Sequence[Stack], dtype: jnp.dtype) -> Gramians:
+    parts = _products(leaves, dtype)
+    return Gramians(sum(parts[1:], parts[0]), parts, jnp.ones((), dtype))
+
+
+def _rescaled(leaves: Sequence[Stack], dtype: jnp.dtype) -> Gramians:
+    arrays = jax.tree.leaves(leaves)
+    peaks = [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in arrays]
+    peak = functools.reduce(jnp.maximum, peaks)
+    # Zero has no scale; NaN and infinity must stay visible.
+    usable = (peak > 0) & jnp.isfinite(peak)
+    # A power of two: dividing by it is exact.
+    power = jnp.maximum(jnp.frexp(peak)[1] - 1, np.finfo(dtype).minexp)
+    scale = jnp.where(usable, jnp.ldexp(jnp.ones_like(peak), power), 1)
+    scaled = jax.tree.map(lambda x: x.astype(dtype) / scale, leaves)
+    return _plain(scaled, dtype)._replace(scale=scale)
 
 
 def cross_gramian(
@@ -161,17 +159,17 @@ def _dtype(leaves: Sequence[jax.Array]) -> jnp.dtype:
     return jnp.promote_types(jnp.result_type(*leaves), jnp.float32)
 
 
-def _products(leaves: Sequence[jax.Array], dtype: jnp.dtype) -> list[jax.Array]:
+def _products(leaves: Sequence[Stack], dtype: jnp.dtype) -> list[jax.Array]:
     """The Gramian [K, K] of each leaf, all its products from one read."""
-    return [_leaf_gramian(leaf.astype(dtype)) for leaf in leaves]
+    return [_leaf_gramian([row.astype(dtype) for row in leaf]) for leaf in leaves]
 
 
-def _leaf_gramian(x: jax.Array) -> jax.Array:
-    num = x.shape[0]
+def _leaf_gramian(x: Sequence[jax.Array]) -> jax.Array:
+    num = len(x)
     pairs = list(combinations_with_replacement(range(num), 2))
     products = tuple(x[i] * x[j] for i, j in pairs)
     if products[0].ndim > 0 and products[0].shape[-1] <= _LONGEST_RUN:
-        zeros = (jnp.zeros((), x.dtype),) * len(pairs)
+        zeros = (jnp.zeros((), products[0].dtype),) * len(pairs)
         products = lax.reduce(products, zeros, _add, (products[0].ndim - 1,))
     sums = dict(zip(pairs, (jnp.sum(p) for p in products), strict=True))
     rows = [[sums[min(i, j), max(i, j)] for j in range(num)] for i in range(num)]

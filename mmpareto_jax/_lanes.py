@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax._reach import Rows, Support
+from mmpareto_jax._stacks import stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ def gradient(x: Any, rows: Rows, param: jax.Array) -> jax.Array:
         return jnp.asarray(x.values)
     present = dict(zip(rows_of(x), values_of(x), strict=True)) if rows_of(x) else {}
     zero = jnp.zeros_like(param)
-    return jnp.stack([present.get(k, zero) for k in rows])
+    return stack([present.get(k, zero) for k in rows])
 
 
 def pack(

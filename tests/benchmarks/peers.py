@@ -1,15 +1,16 @@
 """A training step with each rule, here and in TorchJD, on the same network and data.
 
-    pip install -e . "torchjd[full]" && python tests/benchmarks/peers.py [--tasks 8]
+    pip install -e . "torchjd[full]" && python tests/benchmarks/peers.py
 
-A trunk of six layers of 512 and a head for each task, batches of 256, float32, plain
-SGD: forward, the tasks' gradients, their combination, the update. TorchJD has four ways
-to do this (differentiation in parallel or not, its Gramian at once or by tensor); the
-fastest of them counts. All are timed in turn within one run, so that other load falls
-on all alike. The combined gradients are compared before anything is timed.
+A trunk of six layers and a head for each task, float32, plain SGD: forward, the tasks'
+gradients, their combination, the update. TorchJD has four ways to do this
+(differentiation in parallel or not, its Gramian at once or by tensor); the fastest of
+them counts. All are timed in turn within one run, so that other load falls on all
+alike. The combined gradients are compared before anything is timed.
 """
 
 import argparse
+import importlib.metadata
 import itertools
 import statistics
 import time
@@ -19,14 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-import torchjd
 from torch import nn
 from torchjd import aggregation
 from torchjd.autojac import jac_to_grad, mtl_backward
 
 import mmpareto_jax as mmp
 
-LAYERS, WIDTH, INPUTS, CLASSES, BATCH = 6, 512, 64, 10, 256
+LAYERS, INPUTS, CLASSES = 6, 64, 10
 RATE = 1e-3
 RULES = {
     "mean": (aggregation.Mean, mmp.weightings.mean),
@@ -44,23 +44,25 @@ RULES = {
 SAME = ("mean", "upgrad", "dualproj", "imtl_g", "aligned_mtl", "config")
 
 
-def numbers(tasks):
+def numbers(tasks, width, batch):
     """Parameters and one batch, for both."""
     rng = np.random.default_rng(0)
-    sizes = [INPUTS, *[WIDTH] * LAYERS]
+    sizes = [INPUTS, *[width] * LAYERS]
     trunk = [
         rng.normal(0, (2 / a) ** 0.5, (a, b)).astype(np.float32)
         for a, b in itertools.pairwise(sizes)
     ]
-    scale = WIDTH**-0.5
-    heads = rng.normal(0, scale, (tasks, WIDTH, CLASSES)).astype(np.float32)
-    x = rng.normal(size=(BATCH, INPUTS)).astype(np.float32)
-    return trunk, heads, x, rng.integers(0, CLASSES, (tasks, BATCH))
+    scale = width**-0.5
+    heads = rng.normal(0, scale, (tasks, width, CLASSES)).astype(np.float32)
+    x = rng.normal(size=(batch, INPUTS)).astype(np.float32)
+    return trunk, heads, x, rng.integers(0, CLASSES, (tasks, batch))
 
 
-def here(tasks):
+def here(tasks, *sizes):
     """Name -> a function that takes a step, and the first combined gradient."""
-    trunk, heads, x, labels = (jax.tree.map(jnp.asarray, a) for a in numbers(tasks))
+    trunk, heads, x, labels = (
+        jax.tree.map(jnp.asarray, a) for a in numbers(tasks, *sizes)
+    )
     names = [f"task{k}" for k in range(tasks)]
     params = {"trunk": trunk, "heads": dict(zip(names, heads, strict=True))}
 
@@ -110,9 +112,9 @@ def here(tasks):
     return steps
 
 
-def there(tasks):
+def there(tasks, *sizes):
     """Name -> functions that take a step, and the first combined gradient."""
-    trunk, heads, x, labels = numbers(tasks)
+    trunk, heads, x, labels = numbers(tasks, *sizes)
     x, labels = torch.from_numpy(x), torch.from_numpy(labels)
 
     def linear(weight):
@@ -159,9 +161,12 @@ def main():
     """Compares, times and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=8)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=30)
     args = parser.parse_args()
-    ours, theirs = here(args.tasks), there(args.tasks)
+    sizes = args.tasks, args.width, args.batch
+    ours, theirs = here(*sizes), there(*sizes)
     for name in ("plain sum", *SAME):
         a, b = ours[name][1], theirs[name][0][1]
         error = np.linalg.norm(a - b) / np.linalg.norm(b)
@@ -177,11 +182,13 @@ def main():
             times[key].append(time.perf_counter() - start)
     middle = {key: 1e3 * statistics.median(found[2:]) for key, found in times.items()}
 
-    print(
-        f"{jax.devices()[0].device_kind}, {torch.get_num_threads()} threads, "
-        f"K = {args.tasks}; jax {jax.__version__}, torch {torch.__version__}, "
-        f"torchjd {torchjd.__version__ if hasattr(torchjd, '__version__') else ''}"
+    versions = ", ".join(
+        f"{x} {importlib.metadata.version(x)}" for x in ("jax", "torch", "torchjd")
     )
+    print(
+        f"{jax.devices()[0].device_kind}, {torch.get_num_threads()} threads, {versions}"
+    )
+    print("K = {}, width {}, batch {}".format(*sizes))
     print("| step | here, ms | TorchJD, ms | TorchJD / here |")
     print("|---|---|---|---|")
     for name in ours:
@@ -191,7 +198,7 @@ def main():
             if which == name and where != "here"
         )
         mine = middle["here", name]
-        print(f"| {name} | {mine:.1f} | {other:.1f} | {other / mine:.2f} |")
+        print(f"| {name} | {mine:.2f} | {other:.2f} | {other / mine:.2f} |")
 
 
 if __name__ == "__main__":
