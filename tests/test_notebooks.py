@@ -16,7 +16,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FIGURES = {"01_quickstart": 3, "02_geometry": 4, "05_your_model": 1, "06_scale": 2}
+FIGURES = {
+    "01_quickstart": 3,
+    "02_geometry": 4,
+    "03_audio_visual": 5,
+    "04_multi_task": 3,
+    "05_your_model": 1,
+    "06_scale": 2,
+}
 BADGE = re.compile(
     r"\[!\[Open in Colab\]\(https://colab\.research\.google\.com/assets/"
     r"colab-badge\.svg\)\]\(https://colab\.research\.google\.com/github/"
