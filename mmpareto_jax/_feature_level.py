@@ -9,11 +9,8 @@ import jax
 import optax
 
 from mmpareto_jax._groups import ObjectiveGroups, PyTree
-from mmpareto_jax._objectives import (
-    objective_groups,
-    split_aux,
-    value_and_objective_grads,
-)
+from mmpareto_jax._losses import split_aux
+from mmpareto_jax._objectives import objective_groups, value_and_objective_grads
 from mmpareto_jax._pullback import Pullback
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 import jax
@@ -17,6 +17,7 @@ from mmpareto_jax._groups import (
     named_leaves,
 )
 from mmpareto_jax._lanes import gradient, rows_of
+from mmpareto_jax._losses import named_scalars, split_aux
 from mmpareto_jax._pullback import Pullback, evaluate
 from mmpareto_jax._reach import Rows
 
@@ -234,49 +235,6 @@ def _rows_as_given(
                 f"is reached by {found}."
             )
     return rows
-
-
-def named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
-    """The names and the values of the losses, in the function's own order.
-
-    Raises:
-      TypeError: a loss is not real and floating.
-      ValueError: no loss, one that is not a scalar, or neither a mapping nor [K].
-    """
-    if isinstance(losses, Mapping):
-        named = {str(name): jnp.asarray(x) for name, x in losses.items()}
-    elif isinstance(losses, jax.Array) and losses.ndim == 1:
-        named = {str(k): losses[k] for k in range(losses.shape[0])}
-    else:
-        got = getattr(losses, "shape", None)
-        raise ValueError(
-            "objective function: it must return a mapping of scalar "
-            "losses or an array [K], got "
-            + (f"an array of shape {got}." if got is not None else f"{type(losses)}.")
-        )
-    if not named:
-        raise ValueError("objective function: it returned no loss.")
-    for name, x in named.items():
-        if x.shape:
-            raise ValueError(
-                f"objective function: loss {name!r} must be a scalar, got "
-                f"shape {x.shape}."
-            )
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(
-                f"objective function: loss {name!r} must be real and floating, "
-                f"got {x.dtype}."
-            )
-    return tuple(named), list(named.values())
-
-
-def split_aux(out: Any) -> tuple[Any, Any]:
-    if not (isinstance(out, tuple) and len(out) == 2):
-        raise TypeError(
-            "objective function: with has_aux=True it must return a "
-            f"pair (losses, aux), got {type(out).__name__}."
-        )
-    return out
 
 
 def _check_params(params: PyTree, caller: str) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmpareto_jax._groups import PyTree
-from mmpareto_jax._objectives import named_scalars, split_aux
+from mmpareto_jax._losses import named_scalars, split_aux
 from mmpareto_jax.weightings import LossWeighting
 
 
