@@ -3,6 +3,9 @@
 import jax
 import pytest
 
+# Run by hand: they need what no test needs, PyTorch for one.
+collect_ignore_glob = ["benchmarks/*"]
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
