@@ -51,25 +51,42 @@ def nonnegative_qp(
       among: bool [K]; the other variables stay zero. By default all may move.
 
     Returns:
-      The solution, up to rounding in the dtype of `matrix`.
+      The solution, up to rounding in the dtype of `matrix`. It has derivatives: those
+      of the linear system that the positive variables solve.
 
     References:
       Lawson & Hanson, Solving Least Squares Problems, chapter 23.
     """
-    num, dtype = matrix.shape[0], matrix.dtype
-    eps = np.finfo(dtype).eps
+    num = matrix.shape[0]
+    at = jnp.zeros((), jnp.int32) if start is None else start.astype(jnp.int32)
+    active = (jnp.arange(num) == at) & (start is not None)
+    banned = jnp.zeros((num,), bool) if among is None else ~among
+    return Solution(*_search(matrix, linear, at, active, banned))
 
-    def solve(active: jax.Array) -> jax.Array:
-        both = active[:, None] & active[None, :]
-        system = jnp.where(both, matrix, jnp.eye(num, dtype=dtype))
-        right = jnp.where(active, linear, 0.0)
-        x = jnp.linalg.solve(system, right)
-        # One step of iterative refinement: near-parallel gradients need it in float32.
-        x = x + jnp.linalg.solve(system, right - system @ x)
-        return jnp.where(active, x, 0.0)
+
+def _solve(matrix: jax.Array, right: jax.Array, active: jax.Array) -> jax.Array:
+    """The active rows and columns alone; zero elsewhere."""
+    both = active[:, None] & active[None, :]
+    system = jnp.where(both, matrix, jnp.eye(len(right), dtype=matrix.dtype))
+    right = jnp.where(active, right, 0.0)
+    x = jnp.linalg.solve(system, right)
+    # One step of iterative refinement: near-parallel gradients need it in float32.
+    x = x + jnp.linalg.solve(system, right - system @ x)
+    return jnp.where(active, x, 0.0)
+
+
+@jax.custom_jvp
+def _search(
+    matrix: jax.Array,
+    linear: jax.Array,
+    at: jax.Array,
+    active: jax.Array,
+    banned: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    num, eps = matrix.shape[0], np.finfo(matrix.dtype).eps
 
     def step(s: _Search) -> _Search:
-        goal = solve(s.active)
+        goal = _solve(matrix, linear, s.active)
         inside = jnp.all(jnp.where(s.active, goal > 0, True)) & jnp.isfinite(goal).all()
         moves = zip(enter(s, goal), leave(s, goal), strict=True)
         return _Search(*(jnp.where(inside, a, b) for a, b in moves))
@@ -104,12 +121,20 @@ def nonnegative_qp(
             steps=s.steps + 1,
         )
 
-    at = jnp.zeros((), jnp.int32) if start is None else start
-    active = (jnp.arange(num) == at) & (start is not None)
-    banned = jnp.zeros((num,), bool) if among is None else ~among
     x = jnp.where(active, linear / jnp.diagonal(matrix), 0.0)
     false, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
-    state = _Search(active, x, at.astype(jnp.int32), banned, false, zero)
-
+    state = _Search(active, x, at, banned, false, zero)
     state = lax.while_loop(lambda s: ~s.done & (s.steps < 6 * num), step, state)
-    return Solution(state.x, state.steps)
+    return state.x, state.steps
+
+
+@_search.defjvp
+def _derivative(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, np.ndarray]]:
+    """M x = q on the positive variables, so M dx = dq - dM x; the others stay zero."""
+    matrix = primals[0]
+    x, steps = _search(*primals)
+    right = tangents[1] - tangents[0] @ x
+    none = np.zeros((), jax.dtypes.float0)
+    return (x, steps), (_solve(matrix, right, x > 0), none)

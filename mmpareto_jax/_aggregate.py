@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mmpareto_jax._extras import Extras
-from mmpareto_jax._gramian import check_stacked, combine, group_gramians
+from mmpareto_jax._gramian import (
+    check_stacked,
+    combine,
+    group_gramians,
+    in_one_scale,
+)
 from mmpareto_jax._groups import (
     ObjectiveGroups,
     Objectives,
@@ -18,6 +23,7 @@ from mmpareto_jax._groups import (
     as_groups,
     named_leaves,
 )
+from mmpareto_jax._manual import varying_axes
 from mmpareto_jax._state import AggregateState, describe, describe_weights
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 
@@ -27,6 +33,7 @@ def aggregate(
     objectives: Objectives,
     *,
     leaf_magnitude: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    axis_name: str | Sequence[str] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Combines stacked gradients by a weighting, group by group.
 
@@ -44,6 +51,12 @@ def aggregate(
         leaf carries the same K objectives.
       leaf_magnitude: ``leaf_magnitude(gramian, weights) -> scalar``, a further factor
         for each leaf from the leaf's own Gramian [K, K]. By default none.
+      axis_name: inside ``jax.shard_map``, the mesh axis or axes over which gradients
+        are sharded, for example after ``jax.lax.psum_scatter``: inner products are
+        summed over them. Leaves that do not vary over an axis are whole and counted
+        once (with ``check_vma=False`` types do not tell: all leaves count as sharded).
+        ``()`` says that every device has gradients of its own model. By default,
+        gradients that vary over an axis are refused.
 
     Returns:
       A transformation from updates with leaves [K_g, \*param.shape] to updates with
@@ -53,8 +66,9 @@ def aggregate(
     Raises:
       TypeError: `objectives` is of another type; in ``update``, a leaf is not real
         and floating.
-      ValueError: K < 1; in ``update``, a leaf is not stacked as its group asks, or
-        belongs to none; the leaf is named by its path.
+      ValueError: K < 1; in ``update``, a leaf is not stacked as its group asks,
+        belongs to none, or varies over an axis that `axis_name` does not mention; the
+        leaf is named by its path.
 
     .. warning::
       The leading axis ends here, so this comes first in an ``optax.chain``, and
@@ -73,9 +87,39 @@ def aggregate(
       >>> print(updates)
       [-0.05 -0.15]
     """
-    groups = as_groups(objectives, "aggregate")
-    if leaf_magnitude is not None and not isinstance(weighting, Weighting):
+    if leaf_magnitude is None:
+        return transformation(weighting, objectives, axis_name=axis_name)
+    if not isinstance(weighting, Weighting):
         raise TypeError("aggregate: leaf_magnitude needs a Weighting.")
+
+    def of_leaf(gramian: jax.Array, weights: jax.Array, rows: jax.Array) -> jax.Array:
+        common, scale = in_one_scale(gramian, rows), jnp.max(rows)
+        return weights * leaf_magnitude(common * scale**2, weights / rows)
+
+    return transformation(weighting, objectives, of_leaf, axis_name=axis_name)
+
+
+OfLeaf: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def transformation(
+    weighting: Weighting | LossWeighting | Aggregator,
+    objectives: Objectives,
+    of_leaf: OfLeaf | None = None,
+    *,
+    axis_name: str | Sequence[str] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """:func:`aggregate`, with a leaf's own weights where its magnitude is its own.
+
+    Args:
+      weighting: the rule.
+      objectives: the groups.
+      of_leaf: ``of_leaf(gramian, weights, rows) -> weights``: for a leaf, from its
+        Gramian and the group's weights, all of gradients divided by `rows`.
+      axis_name: see :func:`aggregate`.
+    """
+    groups = as_groups(objectives, "aggregate")
+    axis_names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
 
     def init(params: optax.Params) -> AggregateState:
         state, zeros = {}, {}
@@ -109,10 +153,14 @@ def aggregate(
     ) -> tuple[optax.Updates, AggregateState]:
         leaves = named_leaves(updates)
         _check(groups, leaves, params)
+        by_group = _by_group(groups, leaves)
+        if axis_name is None or axis_names:
+            _check_axes([x for v in by_group.values() for x in v], axis_names)
         extras = Extras(groups, extra_args)
         out, found = dict(leaves), dict(state.diagnostics)
-        by_group = _by_group(groups, leaves)
-        gramians = group_gramians([[x for _, x in v] for v in by_group.values()])
+        gramians = group_gramians(
+            [[x for _, x in v] for v in by_group.values()], axis_names
+        )
         rule_state: Any
         everyone: jax.Array | None = None  # [K] weights of all objectives
         if isinstance(weighting, LossWeighting):
@@ -132,20 +180,20 @@ def aggregate(
                 )
             else:
                 if everyone is not None:
-                    weights = everyone[extras.rows(name)].astype(g.total.dtype)
+                    weights = everyone[extras.rows(name)].astype(g.total.dtype) * g.rows
                 else:
                     more = extras.of_group(weighting, name, g, members)
-                    weights, after = weighting.weights(
-                        g.total, rule_state[name], **more
-                    )
-                factors = [jnp.ones_like(weights[0])] * len(members)
-                if leaf_magnitude is not None:
-                    factors = [leaf_magnitude(leaf, weights) for leaf in g.leaves]
+                    given = g.total if "rows" in more else g.common(g.total)
+                    weights, after = weighting.weights(given, rule_state[name], **more)
+                    weights = weights if "rows" in more else weights * g.rows
+                each = [weights] * len(members)
+                if of_leaf is not None:
+                    each = [of_leaf(leaf, weights, g.rows) for leaf in g.leaves]
                 combined = [
-                    combine(weights * factor, leaf)
-                    for factor, leaf in zip(factors, members.values(), strict=True)
+                    combine(own, leaf, g.rows)
+                    for own, leaf in zip(each, members.values(), strict=True)
                 ]
-                seen |= describe_weights(g, weights, factors)
+                seen |= describe_weights(g, weights, each)
             if after is not None:
                 # A step that is not finite leaves nothing behind in the rule.
                 finite = jnp.isfinite(g.total).all()
@@ -190,6 +238,19 @@ def _by_group(
         if len(groups.groups[name]) > 1:
             found.setdefault(name, []).append((path, leaf))
     return found
+
+
+def _check_axes(leaves: list[tuple[str, Any]], axis_names: tuple[str, ...]) -> None:
+    for path, leaf in leaves:
+        unknown = sorted(varying_axes(leaf) - frozenset(axis_names))
+        if unknown:
+            raise ValueError(
+                f"aggregate: leaf {path!r} varies over the mesh axis {unknown[0]!r}, so "
+                "inner products would be those of this device's part alone. Reduce the "
+                "gradients first (jax.lax.pmean); or, if they are sharded over it, pass "
+                f"axis_name={unknown[0]!r}; or axis_name=() if every device trains a "
+                "model of its own."
+            )
 
 
 def _check(

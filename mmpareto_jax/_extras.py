@@ -40,6 +40,8 @@ class Extras:
                 found[name] = None if losses is None else losses[self.rows(group)]
             elif name == "scale":
                 found[name] = gramians.scale
+            elif name == "rows":
+                found[name] = gramians.rows
             elif name == "cross":
                 found[name] = self._cross(gramians, leaves)
             else:

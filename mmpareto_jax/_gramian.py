@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from mmpareto_jax._groups import PyTree, named_leaves
+from mmpareto_jax._manual import shared_axes, vary, varying_axes
 from mmpareto_jax._stacks import Stack, apart
 
 # One running sum over n float32 products loses about n / 10 ulp. The last axis is
@@ -21,23 +22,45 @@ from mmpareto_jax._stacks import Stack, apart
 # than this is left to XLA's own tree reduction.
 _LONGEST_RUN = 8192
 
-# A float32 Gramian is trusted when its largest entry lies between these: products
-# below 1e-38 that were flushed to zero, even 1e8 of them, are then below one ulp.
+# A float32 Gramian is trusted when the squares on its diagonal lie between these:
+# products below 1e-38 that were flushed to zero, even 1e8 of them, are then below one
+# ulp, of the products of any two rows too.
 _SMALLEST_TRUSTED, _LARGEST_TRUSTED = 1e-22, 1e32
 
 
 class Gramians(NamedTuple):
-    """The Gramians of one group.
+    """The Gramians of one group, of rows that are each in a scale of their own.
 
     Attributes:
-      total: [K, K], of the whole group.
-      leaves: [K, K] for every leaf, in the same scale.
-      scale: scalar; the Gramian of the gradients themselves is scale² times this.
+      total: [K, K], of the whole group: the inner products of the gradients, each
+        divided by its ``rows[k]``.
+      leaves: [K, K] for every leaf, of the same divided gradients.
+      rows: [K], powers of two: all 1, unless squares would leave the dtype's range.
     """
 
     total: jax.Array
     leaves: list[jax.Array]
-    scale: jax.Array
+    rows: jax.Array
+
+    @property
+    def norms(self) -> jax.Array:
+        """[K], of the gradients themselves."""
+        return jnp.sqrt(jnp.diagonal(self.total)) * self.rows
+
+    @property
+    def scale(self) -> jax.Array:
+        """Scalar; the Gramian of the gradients is scale² times the common one."""
+        return jnp.max(self.rows)
+
+    def common(self, matrix: jax.Array) -> jax.Array:
+        """A Gramian of the gradients in one scale: their own, divided by scale²."""
+        return in_one_scale(matrix, self.rows)
+
+
+def in_one_scale(gramian: jax.Array, rows: jax.Array) -> jax.Array:
+    """[K, K] of rows that were divided by `rows`, in the scale of the largest."""
+    relative = rows / jnp.max(rows)
+    return gramian * relative[:, None] * relative[None, :]
 
 
 def gramian(grads: PyTree) -> jax.Array:
@@ -74,44 +97,81 @@ def gramian(grads: PyTree) -> jax.Array:
     return functools.reduce(operator.add, _products(arrays, _dtype(arrays)))
 
 
-def group_gramians(groups: Sequence[Sequence[jax.Array]]) -> list[Gramians]:
-    """The Gramians of several groups of stacked leaves, safe at every scale.
+def group_gramians(
+    groups: Sequence[Sequence[jax.Array]], axis_names: Sequence[str] = ()
+) -> list[Gramians]:
+    """The Gramians of several groups of stacked leaves, right at every scale.
 
-    The gradients are read once. Only where that under- or overflows are they read
-    again, divided by the power of two below their largest magnitude.
+    The gradients are read once. Only where a square leaves the range of the dtype they
+    are read again, every row divided by the power of two below its largest magnitude:
+    a row may be any number of times as long as another.
 
     Args:
       groups: per group its leaves, arrays [K_g, ...].
+      axis_names: axes of a ``shard_map`` over which leaves are parts of gradients;
+        their inner products are summed.
     """
     if not groups:
         return []
     each = [([apart(x) for x in leaves], _dtype(leaves)) for leaves in groups]
-    first = [_plain(*group) for group in each]
-    peaks = [jnp.max(jnp.diagonal(g.total)) for g in first]
-    trusted = [(p > _SMALLEST_TRUSTED) & (p < _LARGEST_TRUSTED) for p in peaks]
-    safe = functools.reduce(jnp.logical_and, trusted)
+    shares = [[shared_axes(x, axis_names) for x in leaves] for leaves in groups]
+    axes = frozenset().union(*(varying_axes(x) for leaves in groups for x in leaves))
+    axes -= frozenset(axis_names)
+    first = [_plain(*group, over) for group, over in zip(each, shares, strict=True)]
+    squares = jnp.concatenate([jnp.diagonal(g.total) for g in first])
+    safe = jnp.all((squares > _SMALLEST_TRUSTED) & (squares < _LARGEST_TRUSTED))
     chosen: list[Gramians] = lax.cond(
-        safe, lambda: first, lambda: [_rescaled(*group) for group in each]
+        safe,
+        lambda: vary(first, axes),
+        lambda: vary(
+            [_rescaled(*group, over) for group, over in zip(each, shares, strict=True)],
+            axes,
+        ),
     )
     return chosen
 
 
-def _plain(leaves: Sequence[Stack], dtype: jnp.dtype) -> Gramians:
+def _plain(
+    leaves: Sequence[Stack], dtype: jnp.dtype, shares: Sequence[tuple[str, ...]]
+) -> Gramians:
     parts = _products(leaves, dtype)
-    return Gramians(sum(parts[1:], parts[0]), parts, jnp.ones((), dtype))
+    parts = [_over(lax.psum, x, own) for x, own in zip(parts, shares, strict=True)]
+    total = sum(parts[1:], parts[0])
+    return Gramians(total, parts, jnp.ones_like(total[0]))
 
 
-def _rescaled(leaves: Sequence[Stack], dtype: jnp.dtype) -> Gramians:
-    arrays = jax.tree.leaves(leaves)
-    peaks = [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in arrays]
-    peak = functools.reduce(jnp.maximum, peaks)
+def _rescaled(
+    leaves: Sequence[Stack], dtype: jnp.dtype, shares: Sequence[tuple[str, ...]]
+) -> Gramians:
+    peaks = [
+        _over(lax.pmax, jnp.stack([_peak(row).astype(dtype) for row in leaf]), own)
+        for leaf, own in zip(leaves, shares, strict=True)
+    ]
+    peak = functools.reduce(jnp.maximum, peaks)  # [K]
     # Zero has no scale; NaN and infinity must stay visible.
     usable = (peak > 0) & jnp.isfinite(peak)
-    # A power of two: dividing by it is exact.
-    power = jnp.maximum(jnp.frexp(peak)[1] - 1, np.finfo(dtype).minexp)
-    scale = jnp.where(usable, jnp.ldexp(jnp.ones_like(peak), power), 1)
-    scaled = jax.tree.map(lambda x: x.astype(dtype) / scale, leaves)
-    return _plain(scaled, dtype)._replace(scale=scale)
+    # A power of two: dividing by it is exact. Neither it nor its inverse may be
+    # denormal, which processors flush to zero.
+    most = -np.finfo(dtype).minexp
+    power = jnp.clip(jnp.frexp(peak)[1] - 1, -most, most)
+    own = jnp.where(usable, jnp.ldexp(jnp.ones_like(peak), power), 0)
+    rows = jnp.where(usable, own, jnp.where(usable.any(), jnp.max(own), 1))
+    scaled = [
+        [row.astype(dtype) / scale for row, scale in zip(leaf, rows, strict=True)]
+        for leaf in leaves
+    ]
+    return _plain(scaled, dtype, shares)._replace(rows=rows)
+
+
+def _peak(x: jax.Array) -> jax.Array:
+    # A constant to a derivative: what is divided by it is multiplied by it later.
+    return jnp.max(jnp.abs(lax.stop_gradient(x)), initial=0)
+
+
+def _over(
+    collective: Callable[..., jax.Array], x: jax.Array, axis_names: tuple[str, ...]
+) -> jax.Array:
+    return collective(x, axis_names) if axis_names else x
 
 
 def cross_gramian(
@@ -129,9 +189,18 @@ def cross_gramian(
     return functools.reduce(operator.add, [product(*pair) for pair in pairs])
 
 
-def combine(weights: jax.Array, leaf: jax.Array) -> jax.Array:
-    """Σ_k weights[k] · leaf[k], in the leaf's dtype."""
-    terms = [weights[k] * leaf[k].astype(weights.dtype) for k in range(leaf.shape[0])]
+def combine(
+    weights: jax.Array, leaf: jax.Array, rows: jax.Array | None = None
+) -> jax.Array:
+    """Σ_k weights[k] · leaf[k] / rows[k], in the leaf's dtype.
+
+    Where rows are of very unlike scales, neither the weight nor its product with the
+    inverse of the row's scale need be representable; this order of products is.
+    """
+    scaled = [leaf[k].astype(weights.dtype) for k in range(leaf.shape[0])]
+    if rows is not None:
+        scaled = [x * (1 / scale) for x, scale in zip(scaled, rows, strict=True)]
+    terms = [weight * x for weight, x in zip(weights, scaled, strict=True)]
     return functools.reduce(operator.add, terms).astype(leaf.dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -116,8 +117,7 @@ class ObjectiveGroups:
         Returns:
           The groups.
         """
-        leaves, _ = jax.tree_util.tree_flatten_with_path(labels)
-        return cls._make({path_name(p): x for p, x in leaves}, groups, objectives)
+        return cls._make(dict(named_leaves(labels)), groups, objectives)
 
     @classmethod
     def _make(
@@ -220,9 +220,18 @@ def path_name(path: Sequence[Any]) -> str:
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
-    """The leaves of a tree with their path names, in the tree's order."""
+    """The leaves of a tree with their path names, in the tree's order.
+
+    No two names are alike: ``a/b`` may be the path of two leaves, of a key "a/b" and of
+    a key "b" under "a". Then the keys follow: ``a/b/['a/b']``, ``a/b/['a']['b']``.
+    """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [(path_name(path), leaf) for path, leaf in leaves]
+    names = [path_name(path) for path, _ in leaves]
+    times = collections.Counter(names)
+    return [
+        (name if times[name] == 1 else f"{name}/{jax.tree_util.keystr(path)}", leaf)
+        for name, (path, leaf) in zip(names, leaves, strict=True)
+    ]
 
 
 def _fold(paths: Sequence[str], others: Sequence[str]) -> list[str]:

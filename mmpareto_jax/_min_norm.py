@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._active_set import nonnegative_qp
+from mmpareto_jax._gramian import in_one_scale
 
 
 class SolverReport(NamedTuple):
@@ -33,10 +34,16 @@ class MinNorm(NamedTuple):
 
     Attributes:
       weights: [K] on the simplex.
+      parts: [K], the weights of the gradients divided by ``rows``, times
+        ``shortest``: numbers near 1 where weights and rows are too far apart to be
+        held. The point is ``shortest * sum_k parts[k] * (g_k / rows[k])``.
+      shortest: scalar, the smallest of the rows' scales.
       report: how good they are.
     """
 
     weights: jax.Array
+    parts: jax.Array
+    shortest: jax.Array
     report: SolverReport
 
 
@@ -80,8 +87,19 @@ def min_norm_weights(
     return min_norm(gramian, among=among).weights
 
 
-def min_norm(gramian: jax.Array, *, among: jax.Array | None = None) -> MinNorm:
-    """:func:`min_norm_weights`, with the evidence that they are right."""
+def min_norm(
+    gramian: jax.Array,
+    *,
+    among: jax.Array | None = None,
+    rows: jax.Array | None = None,
+) -> MinNorm:
+    """:func:`min_norm_weights`, with the evidence that they are right.
+
+    Args:
+      gramian: [K, K], of gradients each divided by its ``rows[k]``.
+      among: bool [K]; who takes part.
+      rows: [K], positive; by default 1.
+    """
     gramian = jnp.asarray(gramian)
     if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1] or not gramian.size:
         raise ValueError(
@@ -90,36 +108,48 @@ def min_norm(gramian: jax.Array, *, among: jax.Array | None = None) -> MinNorm:
     gramian = gramian.astype(jnp.promote_types(gramian.dtype, jnp.float32))
     num = gramian.shape[0]
     among = jnp.ones((num,), bool) if among is None else among
+    rows = jnp.ones_like(gramian[0]) if rows is None else rows.astype(gramian.dtype)
+    shortest = jnp.min(jnp.where(among, rows, jnp.inf))
+    inverse = jnp.where(among, shortest / rows, 0.0)  # weights = parts * inverse
     iterations = jnp.zeros((), jnp.int32)
     if num == 1:
-        weights = jnp.ones((1,), gramian.dtype)
+        parts = jnp.ones((1,), gramian.dtype)
     elif num == 2:
-        weights = jnp.where(among.all(), _two(gramian), among.astype(gramian.dtype))
+        parts = jnp.where(
+            among.all(), _two(gramian, rows, inverse), among.astype(gramian.dtype)
+        )
     else:
-        weights, iterations = _active_set(gramian, among)
-    weights = jnp.where(jnp.isfinite(gramian).all(), weights, jnp.nan)
-    inner = gramian @ weights
+        parts, iterations = _active_set(gramian, among, rows / shortest)
+    parts = jnp.where(jnp.isfinite(gramian).all(), parts, jnp.nan)
+    weights = parts * inverse
+    common = in_one_scale(gramian, jnp.where(among, rows, 0.0))
+    inner = common @ weights
     excess = weights @ inner - jnp.min(jnp.where(among, inner, jnp.inf))
-    trace = jnp.sum(jnp.where(among, jnp.diagonal(gramian), 0.0))
+    trace = jnp.sum(jnp.where(among, jnp.diagonal(common), 0.0))
     gap = jnp.maximum(excess, 0.0) / jnp.where(trace == 0, 1.0, trace)
-    return MinNorm(weights, SolverReport(gap, iterations))
+    return MinNorm(weights, parts, shortest, SolverReport(gap, iterations))
 
 
-def _two(gramian: jax.Array) -> jax.Array:
+def _two(gramian: jax.Array, rows: jax.Array, inverse: jax.Array) -> jax.Array:
     (a, ab), (_, b) = gramian
+    r, s = rows / jnp.max(rows)
     # The two parts of |g_1 - g_2|², which is zero when both gradients agree. Where one
     # is negative the other gradient is itself the point; clipping before the division
     # keeps that also where rounding makes the total of two nearly equal ones negative.
-    first, second = jnp.maximum(b - ab, 0.0), jnp.maximum(a - ab, 0.0)
-    total = first + second
+    # Each is divided by its gradient's scale.
+    first, second = jnp.maximum(s * b - r * ab, 0.0), jnp.maximum(r * a - s * ab, 0.0)
+    total = first * inverse[0] + second * inverse[1]
     divisor = jnp.where(total > 0, total, 1.0)
     # Two scalar divisions: XLA turns the division of a vector by a scalar into a
     # product with the reciprocal, which costs the last digit.
-    weights = jnp.stack([first / divisor, second / divisor])
-    return jnp.where(total > 0, weights, 0.5)
+    parts = jnp.stack([first / divisor, second / divisor])
+    half = 0.5 / jnp.where(inverse > 0, inverse, 1.0)
+    return jnp.where(total > 0, parts, half)
 
 
-def _active_set(gramian: jax.Array, among: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _active_set(
+    gramian: jax.Array, among: jax.Array, rows: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     r"""K > 2: minimise :math:`x^\top C x + (z^\top x - 1)^2` over x ≥ 0.
 
     C is the correlation matrix, :math:`z_k = 1/|g_k|`, and w is x ∘ z normalised: with
@@ -130,12 +160,12 @@ def _active_set(gramian: jax.Array, among: jax.Array) -> tuple[jax.Array, jax.Ar
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
     zero = norms == 0
     unit = jnp.where(zero, 1.0, norms)
-    z = jnp.min(jnp.where(among, unit, jnp.inf)) / unit
+    least = jnp.min(jnp.where(among, unit * rows, jnp.inf))
+    z = least / (unit * rows)
     matrix = gramian / unit[:, None] / unit[None, :] + z[:, None] * z[None, :]
     shortest = jnp.argmax(jnp.where(among, z, -1.0))
     x, iterations = nonnegative_qp(matrix, z, start=shortest, among=among)
-    weights = x * z
-    weights = weights / jnp.sum(weights)
+    parts = x * (least / unit) / jnp.sum(x * z)
     zero &= among
     first_zero = (jnp.arange(len(z)) == jnp.argmax(zero)).astype(z.dtype)
-    return jnp.where(zero.any(), first_zero, weights), iterations
+    return jnp.where(zero.any(), first_zero * rows, parts), iterations

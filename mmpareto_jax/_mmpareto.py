@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmpareto_jax._aggregate import aggregate
+from mmpareto_jax._aggregate import aggregate, transformation
 from mmpareto_jax._groups import Objectives
 from mmpareto_jax._min_norm import SolverReport
 from mmpareto_jax.weightings import _mmpareto as rules
@@ -20,6 +22,8 @@ def mmpareto(
     *,
     gamma: rules.ScalarOrSchedule = 1.5,
     variant: Literal["paper", "official"] = "paper",
+    max_magnitude: float | None = None,
+    axis_name: str | Sequence[str] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Combines the gradients of several objectives by the MMPareto rule.
 
@@ -54,6 +58,12 @@ def mmpareto(
         upwards only, :math:`\max(1, \lambda_\text{tensor})`. Rescaling tensors
         apart turns the direction: "official" can ascend an objective, where "paper"
         descends all of them.
+      max_magnitude: upper limit of λ (of every tensor's), at least 1; by default none.
+        λ has no bound: where a gradient that has nearly vanished conflicts with one
+        that has not, it carries nearly all of the weight, and the factor that restores
+        the norm is the ratio of the two lengths. Many tasks of unequal difficulty need
+        a limit.
+      axis_name: see :func:`aggregate`.
 
     Returns:
       A transformation from updates with leaves [K_g, \*param.shape] to updates with
@@ -63,8 +73,9 @@ def mmpareto(
     Raises:
       TypeError: `objectives` is of another type; in ``update``, a leaf is not real
         and floating.
-      ValueError: γ is negative or not finite, K < 1, an unknown `variant`; in
-        ``update``, a leaf is not stacked as its group asks, named by its path.
+      ValueError: γ is negative or not finite, a limit below 1, K < 1, an unknown
+        `variant`; in ``update``, a leaf is not stacked as its group asks, or varies
+        over an axis that `axis_name` does not mention, named by its path.
 
     Example:
       >>> import jax.numpy as jnp
@@ -82,27 +93,49 @@ def mmpareto(
       Assistance, ICML 2024, https://arxiv.org/abs/2405.17730
     """
     if variant == "paper":
-        return aggregate(rules.mmpareto(gamma), objectives)
+        rule = rules.mmpareto(gamma, max_magnitude=max_magnitude)
+        return aggregate(rule, objectives, axis_name=axis_name)
     if variant == "official":
-        weighting = rules.scaled(gamma, _official_direction)
-        return aggregate(weighting, objectives, leaf_magnitude=_upward)
+        rules.check_limit(max_magnitude)
+        return transformation(
+            rules.scaled(gamma, _official_direction),
+            objectives,
+            functools.partial(_upward, limit=max_magnitude),
+            axis_name=axis_name,
+        )
     raise ValueError(
         f"mmpareto: `variant` must be 'paper' or 'official', got {variant!r}."
     )
 
 
-def _official_direction(gramian: jax.Array) -> tuple[jax.Array, SolverReport]:
-    weights, _, report = rules.pareto(gramian, strict=False)
-    return rules.visible(weights, gramian), report
+def _official_direction(
+    gramian: jax.Array, rows: jax.Array
+) -> tuple[jax.Array, SolverReport]:
+    found = rules.pareto(gramian, rows, strict=False)
+    num = jnp.sum(found.alive, dtype=gramian.dtype)
+    changed = found.conflict & found.alive
+    weights = jnp.where(changed, num * found.shortest * found.parts, rows)
+    return rules.visible(weights, gramian), found.report
 
 
-def _upward(gramian: jax.Array, weights: jax.Array) -> jax.Array:
-    """max(1, λ) of one tensor; 1 where its direction is rounding error."""
-    gamma = jnp.mean(weights)  # may be 0: then the update is, whatever this returns
-    direction = weights / jnp.where(gamma == 0, 1.0, gamma)
+def _upward(
+    gramian: jax.Array, weights: jax.Array, rows: jax.Array, *, limit: float | None
+) -> jax.Array:
+    """The weights of one tensor times max(1, λ); as they are if they cancel there."""
+    # By the largest weight: its square may be out of range.
+    largest = jnp.max(jnp.abs(weights))
+    direction = weights / jnp.where(largest > 0, largest, 1.0)
     square = direction @ gramian @ direction
-    reach = direction @ jnp.sqrt(jnp.diagonal(gramian))
+    reach = jnp.abs(direction) @ jnp.sqrt(jnp.diagonal(gramian))
     noise = square <= 10 * np.finfo(gramian.dtype).eps * reach**2
-    total = jnp.maximum(jnp.sum(gramian), 0.0)
-    magnitude = jnp.sqrt(total / jnp.where(noise, 1.0, square))
-    return jnp.where(noise, 1.0, jnp.maximum(1.0, magnitude))
+    length = jnp.sqrt(jnp.where(noise, 1.0, square))
+    # The mean of the true weights is γ; it may be 0, then all of them are.
+    gamma = jnp.mean(weights / rows)
+    longest = jnp.max(rows)
+    relative = rows / longest
+    ratio = jnp.sqrt(jnp.maximum(relative @ gramian @ relative, 0.0)) / length
+    restored = gamma * longest * ratio
+    upward = jnp.maximum(restored, largest)
+    if limit is not None:
+        upward = jnp.minimum(upward, jnp.asarray(limit, largest.dtype) * largest)
+    return jnp.where(noise, weights, upward * direction)

@@ -98,21 +98,39 @@ def _with_reports(state: AggregateState) -> dict[str, dict[str, jax.Array]]:
 
 def describe(g: Gramians) -> dict[str, jax.Array]:
     """What a group's Gramian says."""
+    g = jax.lax.stop_gradient(g)  # the root of a zero has no derivative
     norms = jnp.sqrt(jnp.diagonal(g.total))
     outer = norms[:, None] * norms[None, :]
     cosines = jnp.where(outer == 0, 0.0, g.total / jnp.where(outer == 0, 1.0, outer))
     cosine = jnp.min(cosines[jnp.triu_indices(len(norms), 1)])
-    return {"norms": norms * g.scale, "cosine": cosine, "conflict": cosine < 0}
+    return {"norms": g.norms, "cosine": cosine, "conflict": cosine < 0}
 
 
 def describe_weights(
-    g: Gramians, weights: jax.Array, factors: list[jax.Array]
+    g: Gramians, weights: jax.Array, of_leaves: list[jax.Array]
 ) -> dict[str, jax.Array]:
-    """The weights [K] that stand for the update, with a factor for each leaf."""
-    squares = jnp.stack([weights @ leaf @ weights for leaf in g.leaves])
-    total = jnp.sum(squares)
-    ratio = jnp.sum(jnp.stack(factors) ** 2 * squares) / jnp.where(
-        total > 0, total, 1.0
-    )
-    effective = weights * jnp.where(total > 0, jnp.sqrt(ratio), 1.0)
+    """The weights [K] that stand for the update.
+
+    Args:
+      g: of the group.
+      weights: [K], of the gradients divided by ``g.rows``.
+      of_leaves: the same for each leaf, which may have been rescaled by itself.
+    """
+    g, weights, of_leaves = jax.lax.stop_gradient((g, weights, of_leaves))
+    before, size = _length([weights] * len(of_leaves), g.leaves)
+    after, own_size = _length(of_leaves, g.leaves)
+    # In this order nothing is out of range that is not so in the result.
+    changed = (weights / size) * (own_size * after / jnp.where(before > 0, before, 1.0))
+    effective = jnp.where(before > 0, changed, weights) / g.rows
     return {"weights": effective, "magnitude": jnp.mean(effective)}
+
+
+def _length(
+    weights: list[jax.Array], leaves: list[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """The norm of an update in units of its largest weight, and that weight."""
+    largest = jnp.max(jnp.abs(jnp.stack(weights)))
+    largest = jnp.where(largest > 0, largest, 1.0)
+    pairs = zip(weights, leaves, strict=True)
+    square = sum((w / largest) @ leaf @ (w / largest) for w, leaf in pairs)
+    return jnp.sqrt(jnp.maximum(square, 0.0)), largest

@@ -10,7 +10,11 @@ import jax.numpy as jnp
 
 from mmpareto_jax.weightings._linalg import eigen
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import Weighting, stateless
+from mmpareto_jax.weightings._weighting import (
+    Weighting,
+    stateless,
+    without_derivative,
+)
 
 _SCALES = ("min", "median", "rmse")
 
@@ -73,4 +77,4 @@ def aligned_mtl(
         # Without any gradient there is nothing to align.
         return jnp.where(kept.any() | ~jnp.isfinite(gramian).all(), aligned, p)
 
-    return stateless(weights)
+    return stateless(without_derivative("aligned_mtl", weights))

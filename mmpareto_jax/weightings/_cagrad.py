@@ -14,6 +14,7 @@ from mmpareto_jax.weightings._weighting import (
     Weighting,
     check_at_least,
     stateless,
+    without_derivative,
     zero_where_stationary,
 )
 
@@ -53,7 +54,11 @@ def cagrad(c: float = 0.5) -> Weighting:
       2021, https://arxiv.org/abs/2110.14048, algorithm 1.
     """
     check_at_least("cagrad", "c", c, 0)
-    return stateless(lambda gramian: _weights(gramian, jnp.asarray(c, gramian.dtype)))
+
+    def weights(gramian: jax.Array) -> jax.Array:
+        return _weights(gramian, jnp.asarray(c, gramian.dtype))
+
+    return stateless(without_derivative("cagrad", weights))
 
 
 class _Bracket(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmpareto_jax.weightings._linalg import psd_solve
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import Weighting, stateless
+from mmpareto_jax.weightings._weighting import Weighting, of_rows
 
 
 def config(preference: Sequence[float] | jax.Array | None = None) -> Weighting:
@@ -45,7 +45,7 @@ def config(preference: Sequence[float] | jax.Array | None = None) -> Weighting:
       Networks, ICLR 2025, https://arxiv.org/abs/2408.11104, equation 2.
     """
 
-    def weights(gramian: jax.Array) -> jax.Array:
+    def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
         p = preference_of("config", preference, gramian, default=1.0)
         norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
         alive = norms > 0
@@ -56,9 +56,10 @@ def config(preference: Sequence[float] | jax.Array | None = None) -> Weighting:
         square = v @ gramian @ v
         reach = jnp.abs(v) @ norms
         usable = square > 10 * np.finfo(gramian.dtype).eps * reach**2
-        length = jnp.sum(gramian @ v)
-        weights = v * length / jnp.where(usable, square, 1.0)
+        longest = jnp.max(rows)
+        length = (rows / longest) @ gramian @ v
+        weights = longest * (v * length / jnp.where(usable, square, 1.0))
         weights = jnp.where(usable, weights, 0.0)
         return jnp.where(jnp.isfinite(gramian).all(), weights, jnp.nan)
 
-    return stateless(weights)
+    return of_rows(weights)

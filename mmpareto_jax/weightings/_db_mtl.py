@@ -85,7 +85,7 @@ def db_mtl(beta: float = 0.9, *, sigma: float = 0.5) -> Aggregator:
             return blend.astype(x.dtype)
 
         means = [mean(x, old) for x, old in zip(leaves, state.means, strict=True)]
-        norms = jnp.sqrt(jnp.diagonal(group_gramians([means])[0].total))
+        norms = group_gramians([means])[0].norms
         weights = jnp.max(norms) / jnp.where(norms == 0, 1.0, norms)
         updates = [weighted_sum(weights, x) for x in means]
         kept = [_placed_like(*x) for x in zip(state.means, means, strict=True)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 
 from mmpareto_jax.weightings._dual_cone import project
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import Weighting, check_at_least, stateless
+from mmpareto_jax.weightings._weighting import Weighting, check_at_least, of_rows
 
 
 def dualproj(
@@ -44,9 +45,10 @@ def dualproj(
     """
     check_at_least("dualproj", "reg_eps", reg_eps, 0)
 
-    def weights(gramian: jax.Array) -> jax.Array:
+    def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
         default = 1.0 / len(gramian)
         u = preference_of("dualproj", preference, gramian, default=default)
-        return project(gramian, u, reg_eps)
+        longest = jnp.max(rows)
+        return longest * project(gramian, u * (rows / longest), reg_eps, rows)
 
-    return stateless(weights)
+    return of_rows(weights)

@@ -22,7 +22,7 @@ class _Newton(NamedTuple):
 
 
 def balance(
-    gramian: jax.Array, alpha: float | jax.Array
+    gramian: jax.Array, alpha: float | jax.Array, rows: jax.Array
 ) -> tuple[jax.Array, SolverReport]:
     r"""The x > 0 with :math:`(G x)_k = x_k^{-1/\alpha}` for all k.
 
@@ -32,23 +32,32 @@ def balance(
     gradients, so the scale of G and of single gradients does not matter.
 
     Args:
-      gramian: G [K, K] with a positive diagonal.
+      gramian: G [K, K] with a positive diagonal, of gradients divided by `rows`.
       alpha: α > 0.
+      rows: [K], positive; the equation is that of the gradients themselves.
 
     Returns:
-      x [K], and the largest relative residual with the Newton steps. Where zero lies
+      x [K] times `rows`, and the largest relative residual with the Newton steps. Where zero lies
       in the hull of the gradients there is no solution, and x grows until the last
       step, its direction towards zero.
     """
-    num, dtype = gramian.shape[0], gramian.dtype
-    eps = np.finfo(dtype).eps
-    p = jnp.asarray(1 / alpha, dtype)
+    p = jnp.asarray(1 / alpha, gramian.dtype)
     norms = jnp.sqrt(jnp.diagonal(gramian))
     cosines = gramian / norms[:, None] / norms[None, :]
-    # x = z y, z the solution for orthogonal gradients, and h = |g| z.
-    z = norms ** (-2 / (1 + p))
-    h: jax.Array = norms ** ((p - 1) / (1 + p))
-    h = h / jnp.max(h)
+    # x = z y, z = |g| ** (-2 / (1 + p)) the solution for orthogonal gradients, and
+    # h = |g| z. In x times rows, z is times rows too.
+    z = norms ** (-2 / (1 + p)) * rows ** ((p - 1) / (1 + p))
+    h: jax.Array = norms ** ((p - 1) / (1 + p)) * rows ** ((p - 1) / (1 + p))
+    y, error, steps = _root(cosines, h / jnp.max(h), p)
+    return z * y, SolverReport(error, steps)
+
+
+@jax.custom_jvp
+def _root(
+    cosines: jax.Array, h: jax.Array, p: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The y > 0 with C (h y) = h y^(-p), its error, and the Newton steps."""
+    num, eps = cosines.shape[0], np.finfo(cosines.dtype).eps
 
     def objective(y: jax.Array) -> jax.Array:
         # ∫ -y^(-p), which is -log y for p = 1; the integral from 1 has that limit.
@@ -95,8 +104,25 @@ def balance(
         new = jnp.where(stuck | ~jnp.isfinite(new).all(), y, new)
         return _Newton(new, jnp.minimum(error, s.error), done, s.steps + 1)
 
-    start = jnp.ones((num,), dtype)
+    start = jnp.ones_like(h)
     false, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
     state = _Newton(start, residual(start)[1], false, zero)
     state = lax.while_loop(lambda s: ~s.done & (s.steps < _MAX_STEPS), newton, state)
-    return z * state.y, SolverReport(state.error, state.steps)
+    return state.y, state.error, state.steps
+
+
+@_root.defjvp
+def _derivative(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, jax.Array, np.ndarray]]:
+    """By the implicit function theorem, with the Jacobian of Newton's method."""
+    cosines, h, p = primals
+    of_cosines, of_h, of_p = tangents
+    y, error, steps = _root(*primals)
+    power = y**-p
+    right = of_h * power - h * power * jnp.log(y) * of_p
+    right -= of_cosines @ (h * y) + cosines @ (of_h * y)
+    jacobian = cosines + jnp.diag(p * power / y)
+    of_y = jnp.linalg.solve(jacobian, right) / h
+    none = np.zeros((), jax.dtypes.float0)
+    return (y, error, steps), (of_y, jnp.zeros_like(error), none)

@@ -11,6 +11,7 @@ from mmpareto_jax.weightings._weighting import (
     Weighting,
     check,
     is_known,
+    rows_or_ones,
     zero_where_stationary,
 )
 
@@ -53,23 +54,20 @@ def fairgrad(alpha: float = 1.0) -> Weighting:
         check("fairgrad", "alpha", alpha, valid, "positive and finite")
 
     def weights(
-        gramian: jax.Array, _: SolverReport, scale: jax.Array | float = 1.0
+        gramian: jax.Array, _: SolverReport, rows: jax.Array | None = None
     ) -> tuple[jax.Array, SolverReport]:
-        found, report = fair_weights(gramian, alpha)
-        # G is divided by scale²: put that back into (G w) = w^(-1/α).
-        factor = jnp.asarray(scale, gramian.dtype) ** (-2 * alpha / (1 + alpha))
-        return factor * found, report
+        return fair_weights(gramian, alpha, rows_or_ones(rows, gramian))
 
-    return Weighting(lambda _: SolverReport.zeros(), weights, ("scale",))
+    return Weighting(lambda _: SolverReport.zeros(), weights, ("rows",))
 
 
 def fair_weights(
-    gramian: jax.Array, alpha: float | jax.Array
+    gramian: jax.Array, alpha: float | jax.Array, rows: jax.Array
 ) -> tuple[jax.Array, SolverReport]:
     """The weights [K] of the objectives that have a gradient; 0 for the others."""
     alive = jnp.diagonal(gramian) > 0
     both = alive[:, None] & alive[None, :]
     own = jnp.where(both, gramian, jnp.eye(len(gramian), dtype=gramian.dtype))
-    found, report = balance(own, alpha)
+    found, report = balance(own, alpha, rows)
     found = zero_where_stationary(jnp.where(alive, found, 0.0), gramian)
     return jnp.where(jnp.isfinite(gramian).all(), found, jnp.nan), report

@@ -15,6 +15,7 @@ from mmpareto_jax.weightings._weighting import (
     is_known,
     next_key,
     random_state,
+    rows_or_ones,
 )
 
 
@@ -73,8 +74,9 @@ def gradvac(beta: float = 0.5, seed: int = 0) -> Weighting:
         return GradVacState(jnp.zeros((num, num)), random_state(seed))
 
     def weights(
-        gramian: jax.Array, state: GradVacState
+        gramian: jax.Array, state: GradVacState, rows: jax.Array | None = None
     ) -> tuple[jax.Array, GradVacState]:
+        scales = rows_or_ones(rows, gramian)
         num, dtype = gramian.shape[0], gramian.dtype
         norms = jnp.sqrt(jnp.diagonal(gramian))
         key, random = next_key(state.random)
@@ -94,9 +96,9 @@ def gradvac(beta: float = 0.5, seed: int = 0) -> Weighting:
                 cosine = (gramian[j] @ row) / jnp.where(exists, size, 1.0)
                 cosine, target = jnp.clip(cosine, -1.0, 1.0), targets[j]
                 # Parallel gradients have no plane to turn in.
-                sine = jnp.sqrt(jnp.maximum(1 - target**2, 0.0))
+                sine = _sine(target)
                 turns = exists & (cosine < target) & (sine > 0)
-                length = norm * (target * jnp.sqrt(1 - cosine**2) - cosine * sine)
+                length = norm * (target * _sine(cosine) - cosine * sine)
                 share = length / jnp.where(turns, norms[j] * sine, 1.0)
                 row = row.at[j].add(jnp.where(turns, share, 0.0))
                 mean = (1 - beta) * target + beta * cosine
@@ -106,9 +108,17 @@ def gradvac(beta: float = 0.5, seed: int = 0) -> Weighting:
             order = jax.random.permutation(key, num)
             return lax.scan(against, (start, targets), order)[0]
 
-        rows, cosines = jax.vmap(vaccinate)(
+        turned, cosines = jax.vmap(vaccinate)(
             jnp.arange(num), state.cosines.astype(dtype), jax.random.split(key, num)
         )
-        return jnp.sum(rows, axis=0), GradVacState(cosines, random)
+        # What is added to a gradient is in proportion to its length.
+        found = jnp.sum(scales[:, None] * turned, axis=0)
+        return found, GradVacState(cosines, random)
 
-    return Weighting(init, weights)
+    return Weighting(init, weights, ("rows",))
+
+
+def _sine(cosine: jax.Array) -> jax.Array:
+    """Its derivative at 1, where the root has none, is 0."""
+    square = 1 - cosine**2
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)

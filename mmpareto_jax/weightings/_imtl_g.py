@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax.weightings._linalg import psd_solve
-from mmpareto_jax.weightings._weighting import Weighting, stateless
+from mmpareto_jax.weightings._weighting import Weighting, of_rows
 
 
 def imtl_g() -> Weighting:
@@ -37,14 +37,18 @@ def imtl_g() -> Weighting:
       dependent gradients: Quinton & Rey, Jacobian Descent for Multi-Objective
       Optimization, 2024, https://arxiv.org/abs/2406.16232
     """
-    return stateless(_weights)
+    return of_rows(_weights)
 
 
-def _weights(gramian: jax.Array) -> jax.Array:
+def _weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
     v = psd_solve(gramian, norms)
-    total = jnp.sum(v)
-    noise = 10 * np.finfo(gramian.dtype).eps * jnp.sum(jnp.abs(v))
+    # Weights sum to 1 for the gradients themselves, of which v are v / rows.
+    shortest = jnp.min(jnp.where(norms > 0, rows, jnp.inf))
+    shortest = jnp.where(jnp.isfinite(shortest), shortest, 1.0)
+    own = v * (shortest / rows)
+    total = jnp.sum(own)
+    noise = 10 * np.finfo(gramian.dtype).eps * jnp.sum(jnp.abs(own))
     usable = jnp.abs(total) > noise
-    weights = jnp.where(usable, v / jnp.where(usable, total, 1.0), 0.0)
+    weights = shortest * jnp.where(usable, v / jnp.where(usable, total, 1.0), 0.0)
     return jnp.where(jnp.isfinite(gramian).all(), weights, jnp.nan)

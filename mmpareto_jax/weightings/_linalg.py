@@ -42,12 +42,44 @@ def eigen(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return largest * values, vectors, (place < rank) & (values > 0)
 
 
+@jax.custom_jvp
 def psd_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
     """The least-norm solution of a positive semi-definite system: matrix⁺ right."""
-    values, vectors, kept = eigen(matrix)
+    return _pseudo_solve(eigen(matrix), right)
+
+
+def _pseudo_solve(
+    parts: tuple[jax.Array, jax.Array, jax.Array], right: jax.Array
+) -> jax.Array:
+    values, vectors, kept = parts
     inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)
-    parts = inverse * jnp.sum(vectors * right[:, None], axis=0)
+    return _through(vectors, inverse, right)
+
+
+def _through(vectors: jax.Array, factors: jax.Array, x: jax.Array) -> jax.Array:
+    """The symmetric matrix of these eigenvectors and eigenvalues, times x."""
+    parts = factors * jnp.sum(vectors * x[:, None], axis=0)
     return jnp.sum(vectors * parts[None, :], axis=1)
+
+
+@psd_solve.defjvp
+def _derivative(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """That of the pseudo-inverse, as long as the rank stays what it is.
+
+    Golub & Pereyra, The differentiation of pseudo-inverses and nonlinear least squares
+    problems whose variables separate, SIAM Journal on Numerical Analysis, 1973.
+    """
+    (matrix, right), (change, of_right) = primals, tangents
+    parts = eigen(matrix)
+    x = _pseudo_solve(parts, right)
+    again = _pseudo_solve(parts, x)
+    rest = jnp.where(parts[2], 0.0, 1.0).astype(x.dtype)  # of the null space
+    outside = _through(parts[1], rest, right)
+    change_x = _pseudo_solve(parts, of_right - change @ x)
+    change_x += _pseudo_solve(parts, _pseudo_solve(parts, change @ outside))
+    return x, change_x + _through(parts[1], rest, change @ again)
 
 
 def _rounds(num: int) -> np.ndarray:

@@ -7,7 +7,12 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax.weightings._weighting import Weighting, check, is_known
+from mmpareto_jax.weightings._weighting import (
+    Weighting,
+    check,
+    is_known,
+    rows_or_ones,
+)
 
 _STRATEGIES = ("reduce", "enlarge", "both")
 
@@ -78,15 +83,16 @@ def metabalance(
         return MetaBalanceState(jnp.zeros((num,)))
 
     def weights(
-        gramian: jax.Array, state: MetaBalanceState, scale: jax.Array | float = 1.0
+        gramian: jax.Array, state: MetaBalanceState, rows: jax.Array | None = None
     ) -> tuple[jax.Array, MetaBalanceState]:
-        norms = jnp.sqrt(jnp.diagonal(gramian)) * scale
+        rows = rows_or_ones(rows, gramian)
+        norms = jnp.sqrt(jnp.diagonal(gramian)) * rows
         mean = beta * state.means.astype(norms.dtype) + (1 - beta) * norms
         ratio = mean[target] / jnp.where(mean > 0, mean, 1.0)
         of = {"reduce": ratio < 1, "enlarge": ratio > 1, "both": mean > 0}
         changed = of[strategy] & (mean > 0)
         weights = jnp.where(changed, relax * ratio + (1 - relax), 1.0)
         own = jnp.arange(len(weights)) == target
-        return jnp.where(own, 1.0, weights), MetaBalanceState(mean)
+        return rows * jnp.where(own, 1.0, weights), MetaBalanceState(mean)
 
-    return Weighting(init, weights, ("scale",))
+    return Weighting(init, weights, ("rows",))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._min_norm import MinNorm, SolverReport, min_norm
-from mmpareto_jax.weightings._weighting import Weighting, required
+from mmpareto_jax.weightings._weighting import Weighting, required, rows_or_ones
 
 _NORMALIZATIONS = ("none", "l2", "loss", "loss+")
 
@@ -55,21 +55,28 @@ def mgda(normalization: Literal["none", "l2", "loss", "loss+"] = "none") -> Weig
         )
 
     def weights(
-        gramian: jax.Array, _: SolverReport, losses: jax.Array | None = None
+        gramian: jax.Array,
+        _: SolverReport,
+        losses: jax.Array | None = None,
+        rows: jax.Array | None = None,
     ) -> tuple[jax.Array, SolverReport]:
-        divisor = jnp.ones_like(gramian[0])
+        rows = rows_or_ones(rows, gramian)
+        lengths = rows  # of the normalised gradients, in place of `rows`
         if normalization in ("l2", "loss+"):
-            divisor *= jnp.sqrt(jnp.diagonal(gramian))
+            # A zero gradient stays zero: it is then itself the min-norm point.
+            norms = jnp.sqrt(jnp.diagonal(gramian))
+            norms = jnp.where(norms == 0, 1.0, norms)
+            gramian = gramian / norms[:, None] / norms[None, :]
+            lengths = jnp.ones_like(rows)
         if normalization in ("loss", "loss+"):
-            divisor *= required("mgda", losses)
-        # A zero gradient stays zero: it is then itself the min-norm point.
-        divisor = jnp.where(divisor == 0, 1.0, divisor)
-        # Relative divisors: their absolute size could underflow.
-        divisor /= jnp.max(divisor)
-        found: MinNorm = min_norm(gramian / divisor[:, None] / divisor[None, :])
-        return found.weights, found.report
+            known = required("mgda", losses)
+            known = jnp.where(known == 0, 1.0, known).astype(rows.dtype)
+            # Relative losses: their absolute size could underflow.
+            lengths = lengths / (known / jnp.max(jnp.abs(known)))
+        found: MinNorm = min_norm(gramian, rows=lengths)
+        weights = found.shortest * (rows / lengths) * found.parts
+        return weights, found.report
 
     needs_losses = normalization in ("loss", "loss+")
-    return Weighting(
-        lambda _: SolverReport.zeros(), weights, ("losses",) if needs_losses else ()
-    )
+    extras = ("losses", "rows") if needs_losses else ("rows",)
+    return Weighting(lambda _: SolverReport.zeros(), weights, extras)

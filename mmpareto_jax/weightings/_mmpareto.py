@@ -8,11 +8,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmpareto_jax._min_norm import SolverReport, min_norm
 from mmpareto_jax.weightings._weighting import (
     Weighting,
     check_at_least,
+    rows_or_ones,
     zero_where_stationary,
 )
 
@@ -53,13 +55,17 @@ def mmpareto(
       >>> print(weights.round(4))
       [2.9459 1.6366]
     """
-    if max_magnitude is not None:
-        check_at_least("mmpareto", "max_magnitude", max_magnitude, 1)
-    limit = jnp.inf if max_magnitude is None else max_magnitude
-    limit = limit if magnitude else 1.0
+    check_limit(max_magnitude)
+    limit = max_magnitude if magnitude else 1.0
     return scaled(
         gamma, functools.partial(paper, always=not conflict_test, limit=limit)
     )
+
+
+def check_limit(max_magnitude: float | None) -> None:
+    """Raises ValueError for a known limit of λ that is below 1."""
+    if max_magnitude is not None:
+        check_at_least("mmpareto", "max_magnitude", max_magnitude, 1)
 
 
 class MMParetoState(NamedTuple):
@@ -74,7 +80,7 @@ class MMParetoState(NamedTuple):
     report: SolverReport
 
 
-Rule: TypeAlias = "Callable[[jax.Array], tuple[jax.Array, SolverReport]]"
+Rule: TypeAlias = "Callable[[jax.Array, jax.Array], tuple[jax.Array, SolverReport]]"
 
 
 def scaled(gamma: ScalarOrSchedule, rule: Rule) -> Weighting:
@@ -87,56 +93,86 @@ def scaled(gamma: ScalarOrSchedule, rule: Rule) -> Weighting:
         return MMParetoState(step, SolverReport.zeros())
 
     def weights(
-        gramian: jax.Array, state: MMParetoState
+        gramian: jax.Array, state: MMParetoState, rows: jax.Array | None = None
     ) -> tuple[jax.Array, MMParetoState]:
-        found, report = rule(gramian)
-        if callable(gamma):
-            return gamma(state.step) * found, MMParetoState(state.step + 1, report)
-        return gamma * found, MMParetoState((), report)
+        found, report = rule(gramian, rows_or_ones(rows, gramian))
+        now = gamma(state.step) if callable(gamma) else gamma
+        step = state.step + 1 if callable(gamma) else ()
+        return jnp.asarray(now, found.dtype) * found, MMParetoState(step, report)
 
-    return Weighting(init, weights)
+    return Weighting(init, weights, ("rows",))
 
 
 def paper(
     gramian: jax.Array,
+    rows: jax.Array,
     *,
     always: bool = False,
-    limit: float | jax.Array = jnp.inf,
+    limit: float | jax.Array | None = None,
 ) -> tuple[jax.Array, SolverReport]:
-    """λ · K · w: conflict is cos < 0, λ ≤ `limit` restores the norm of the sum."""
-    weights, conflict, report = pareto(gramian, strict=True, always=always)
+    """λ · K · w: conflict is cos < 0, λ ≤ `limit` restores the norm of the sum.
+
+    Gramian and weights are those of the gradients divided by `rows`.
+    """
+    found = pareto(gramian, rows, strict=True, always=always)
+    num = jnp.sum(found.alive, dtype=gramian.dtype)
     # Next to a Pareto stationary point the direction is all rounding error, which λ
     # would amplify: below the noise floor it is zero.
-    weights = jnp.where(conflict, zero_where_stationary(weights, gramian), weights)
-    square = weights @ gramian @ weights
-    total = jnp.maximum(jnp.sum(gramian), 0.0)
-    magnitude = jnp.sqrt(total / jnp.where(square > 0, square, 1.0))
-    magnitude = jnp.minimum(magnitude, limit)
-    factor = jnp.where(conflict & (square > 0), magnitude, 1.0)
-    return visible(factor * weights, gramian), report
+    parts = zero_where_stationary(found.parts, gramian)
+    square = parts @ gramian @ parts
+    length = jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    # Roots, and the two scales, apart: λ itself may be too large for the dtype.
+    longest = jnp.max(rows)
+    relative = rows / longest
+    ratio = jnp.sqrt(jnp.maximum(relative @ gramian @ relative, 0.0)) / length
+    weights = longest * ratio * parts
+    if limit is not None:
+        most = jnp.asarray(limit, gramian.dtype) * num
+        over = longest / found.shortest * ratio > most
+        weights = jnp.where(over, most * found.shortest * parts, weights)
+    weights = jnp.where(square > 0, weights, 0.0)
+    # A zero gradient has the others' mean weight; its products must not be inf · 0.
+    mean = jnp.sum(weights / rows) / jnp.maximum(num, 1.0)
+    others = jnp.minimum(mean * rows, np.finfo(weights.dtype).max)
+    weights = jnp.where(found.alive, weights, jnp.where(num > 0, others, rows))
+    return visible(jnp.where(found.conflict, weights, rows), gramian), found.report
+
+
+class Pareto(NamedTuple):
+    """A min-norm direction, and whether it is asked for.
+
+    Attributes:
+      conflict: scalar bool.
+      alive: [K] bool, the objectives that have a gradient.
+      parts, shortest, report: of the min-norm point among those, see ``MinNorm``;
+        with K the number of those, ``K * shortest * parts`` are K · w.
+    """
+
+    conflict: jax.Array
+    alive: jax.Array
+    parts: jax.Array
+    shortest: jax.Array
+    report: SolverReport
 
 
 def pareto(
-    gramian: jax.Array, *, strict: bool, always: bool = False
-) -> tuple[jax.Array, jax.Array, SolverReport]:
-    """K · w and whether there is a conflict; without one all K · w are 1.
+    gramian: jax.Array, rows: jax.Array, *, strict: bool, always: bool = False
+) -> Pareto:
+    """The min-norm point of the gradients that are not zero.
 
     With `always` every step counts as a conflict.
 
     An objective whose gradient is zero is done: it conflicts with none and has no part
     in the min-norm point (which else would be zero, and stop the others too). The
-    others are weighted as if it were not there, and it keeps 1.
+    others are weighted as if it were not there.
     """
-    num = gramian.shape[0]
     alive = jnp.diagonal(gramian) > 0
-    pair = alive[:, None] & alive[None, :] & ~jnp.eye(num, dtype=bool)
+    pair = alive[:, None] & alive[None, :] & ~jnp.eye(len(rows), dtype=bool)
     opposed = gramian < 0 if strict else gramian <= 0
     conflict = jnp.any(opposed & pair) | always
     # The solver needs somebody to be there, also where its result is not used.
-    simplex, report = min_norm(gramian, among=alive | ~alive.any())
-    weights = jnp.sum(alive) * simplex
-    weights = jnp.where(conflict & alive, weights, jnp.ones_like(weights))
-    return weights, conflict, report
+    found = min_norm(gramian, among=alive | ~alive.any(), rows=rows)
+    return Pareto(conflict, alive, found.parts, found.shortest, found.report)
 
 
 def visible(weights: jax.Array, gramian: jax.Array) -> jax.Array:

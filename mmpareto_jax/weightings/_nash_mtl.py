@@ -8,9 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mmpareto_jax._gramian import in_one_scale
 from mmpareto_jax._min_norm import SolverReport
 from mmpareto_jax.weightings._fairgrad import fair_weights
-from mmpareto_jax.weightings._weighting import Weighting, check, check_at_least
+from mmpareto_jax.weightings._weighting import (
+    Weighting,
+    check,
+    check_at_least,
+    rows_or_ones,
+)
 
 
 class NashMTLState(NamedTuple):
@@ -69,35 +75,45 @@ def nash_mtl(max_norm: float = 1.0, *, update_every: int = 1) -> Weighting:
         zero = jnp.zeros((), jnp.int32)
         return NashMTLState(zero, jnp.ones((num,)) / num, SolverReport.zeros())
 
-    def bargain(gramian: jax.Array) -> tuple[jax.Array, SolverReport]:
+    def bargain(
+        gramian: jax.Array, rows: jax.Array
+    ) -> tuple[jax.Array, SolverReport]:
+        # The equation is that of the Gramian over its norm; its solution is that of
+        # the Gramian itself times the root of the norm.
+        common = in_one_scale(gramian, rows)
         # Twice normalised: the square in the norm of a large Gramian would overflow.
-        largest = jnp.max(jnp.abs(gramian))
-        gram = gramian / jnp.where(largest > 0, largest, 1.0)
-        size = jnp.linalg.norm(gram)
-        return fair_weights(gram / jnp.where(size > 0, size, 1.0), 1.0)
+        largest = jnp.max(jnp.abs(common))
+        divisor = jnp.where(largest > 0, largest, 1.0)
+        root = jnp.sqrt(divisor) * jnp.sqrt(jnp.linalg.norm(common / divisor))
+        found, report = fair_weights(gramian, 1.0, rows)
+        return jnp.max(rows) * root * found, report
 
     def weights(
-        gramian: jax.Array, state: NashMTLState, scale: jax.Array | float = 1.0
+        gramian: jax.Array, state: NashMTLState, rows: jax.Array | None = None
     ) -> tuple[jax.Array, NashMTLState]:
+        rows = rows_or_ones(rows, gramian)
         if update_every == 1:
-            found, report = bargain(gramian)
+            found, report = bargain(gramian, rows)
         else:
-            kept = state.last.astype(gramian.dtype)
+            kept = state.last.astype(gramian.dtype) * rows
             last = jax.tree.map(
                 lambda new, old: old.astype(new.dtype),
-                jax.eval_shape(bargain, gramian)[1],
+                jax.eval_shape(bargain, gramian, rows)[1],
                 state.report,
             )
             found, report = lax.cond(
                 state.step % update_every == 0,
                 bargain,
-                lambda _: (kept, last),
+                lambda *_: (kept, last),
                 gramian,
+                rows,
             )
-        after = NashMTLState(state.step + 1, found, report)
-        norm = jnp.sqrt(jnp.maximum(found @ gramian @ found, 0.0)) * scale
+        after = NashMTLState(state.step + 1, found / rows, report)
+        longest = jnp.max(rows)
+        relative = found / longest
+        norm = jnp.sqrt(jnp.maximum(relative @ gramian @ relative, 0.0)) * longest
         limit = jnp.asarray(max_norm, gramian.dtype)
         shorten = (norm > limit) & (limit > 0)
         return jnp.where(shorten, found * (limit / norm), found), after
 
-    return Weighting(init, weights, ("scale",))
+    return Weighting(init, weights, ("rows",))

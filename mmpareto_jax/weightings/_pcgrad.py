@@ -11,6 +11,7 @@ from mmpareto_jax.weightings._weighting import (
     Weighting,
     next_key,
     random_state,
+    rows_or_ones,
 )
 
 
@@ -48,13 +49,14 @@ def pcgrad(seed: int = 0) -> Weighting:
     """
 
     def weights(
-        gramian: jax.Array, state: RandomState
+        gramian: jax.Array, state: RandomState, rows: jax.Array | None = None
     ) -> tuple[jax.Array, RandomState]:
-        num = gramian.shape[0]
+        num, scales = gramian.shape[0], rows_or_ones(rows, gramian)
         squares = jnp.diagonal(gramian)
         inverse = jnp.where(squares > 0, 1 / jnp.where(squares > 0, squares, 1.0), 0.0)
         if num == 2:
-            return 1 - jnp.minimum(gramian[0, 1], 0.0) * inverse, state
+            overlap = jnp.minimum(gramian[0, 1], 0.0)
+            return scales - overlap * inverse * scales[::-1], state
         key, state = next_key(state)
 
         def project(i: jax.Array, key: jax.Array) -> jax.Array:
@@ -67,7 +69,8 @@ def pcgrad(seed: int = 0) -> Weighting:
             start = (jnp.arange(num) == i).astype(gramian.dtype)
             return lax.scan(against, start, jax.random.permutation(key, num))[0]
 
-        rows = jax.vmap(project)(jnp.arange(num), jax.random.split(key, num))
-        return jnp.sum(rows, axis=0), state
+        projected = jax.vmap(project)(jnp.arange(num), jax.random.split(key, num))
+        # A projection is as long as what was projected.
+        return jnp.sum(scales[:, None] * projected, axis=0), state
 
-    return Weighting(lambda _: random_state(seed), weights)
+    return Weighting(lambda _: random_state(seed), weights, ("rows",))

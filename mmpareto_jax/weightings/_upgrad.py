@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mmpareto_jax.weightings._dual_cone import project
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import Weighting, check_at_least, stateless
+from mmpareto_jax.weightings._weighting import Weighting, check_at_least, of_rows
 
 
 def upgrad(
@@ -51,9 +51,10 @@ def upgrad(
     """
     check_at_least("upgrad", "reg_eps", reg_eps, 0)
 
-    def weights(gramian: jax.Array) -> jax.Array:
+    def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
         p = preference_of("upgrad", preference, gramian, default=1.0 / len(gramian))
-        rows = jax.vmap(lambda u: project(gramian, u, reg_eps))(jnp.diag(p))
-        return jnp.sum(rows, axis=0)
+        projected = jax.vmap(lambda u: project(gramian, u, reg_eps, rows))(jnp.diag(p))
+        # A projection is as long as what was projected.
+        return jnp.sum(rows[:, None] * projected, axis=0)
 
-    return stateless(weights)
+    return of_rows(weights)

@@ -31,13 +31,18 @@ class Weighting(NamedTuple):
         with the name of a diagnostic would make ``optax.tree.get`` ambiguous.
       weights: ``weights(gramian, state) -> (weights, state)``: from the Gramian
         [K, K], float32 or float64, the weights [K] of the same dtype; the group's
-        update is ``sum_k weights[k] * g_k``. Where gradients are too small or too
-        large to be squared, the Gramian comes divided by the square of about their
+        update is ``sum_k weights[k] * g_k``. Where a gradient is too short or too
+        long to be squared, the Gramian comes divided by the square of about the
         largest magnitude.
       extras: what else ``weights`` takes, as keyword arguments:
 
         * "losses": [K], those of the group, from ``tx.update(..., losses=losses)``;
         * "scale": scalar; the true Gramian is scale² times the given one;
+        * "rows": [K], powers of two. The given Gramian is then that of the gradients
+          each divided by its ``rows[k]``, and the weights returned are those of the
+          divided gradients, ``sum_k weights[k] * (g_k / rows[k])``: so a rule is right
+          where one gradient is any number of times as long as another. Without it, a
+          gradient is zero to the rule from about 1e-19 of the longest on, in float32;
         * "cross": [K, K], inner products of these gradients (rows) with those of
           ``tx.update(..., independent=grads)``, on another batch, divided by scale²;
           without that argument the Gramian itself.
@@ -89,6 +94,43 @@ class Aggregator(NamedTuple):
 def stateless(weights: Callable[[jax.Array], jax.Array]) -> Weighting:
     """A weighting from a function of the Gramian alone."""
     return Weighting(lambda _: (), lambda gramian, state: (weights(gramian), state))
+
+
+def of_rows(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> Weighting:
+    """A weighting without state, of gradients that come each in a scale of its own."""
+
+    def found(
+        gramian: jax.Array, state: State, rows: jax.Array | None = None
+    ) -> tuple[jax.Array, State]:
+        return weights(gramian, rows_or_ones(rows, gramian)), state
+
+    return Weighting(lambda _: (), found, ("rows",))
+
+
+def without_derivative(
+    name: str, weights: Callable[[jax.Array], jax.Array]
+) -> Callable[[jax.Array], jax.Array]:
+    """The same function of a Gramian, with our own sentence where JAX would give its.
+
+    Its solver loops until it is done: nothing can be pulled back through that.
+    """
+    found = jax.custom_jvp(weights)
+
+    def refuse(primals: Any, tangents: Any) -> Any:
+        raise NotImplementedError(
+            f"{name}: its weights have no derivative here. Put jax.lax.stop_gradient "
+            "around the gradients or the update, or take a rule that has one: "
+            "mmpareto, mgda, upgrad, dualproj, pcgrad, imtl_g, config, nash_mtl, "
+            "fairgrad."
+        )
+
+    found.defjvp(refuse)
+    return found
+
+
+def rows_or_ones(rows: jax.Array | None, gramian: jax.Array) -> jax.Array:
+    """The scales [K] of the rows that the Gramian was computed of; by default 1."""
+    return jnp.ones_like(gramian[0]) if rows is None else rows
 
 
 def check(name: str, argument: str, value: Any, valid: bool, expected: str) -> None:

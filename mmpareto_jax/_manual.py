@@ -1,0 +1,47 @@
+"""Values inside ``shard_map``: the mesh axes over which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import jax
+from jax import lax
+
+Tree = TypeVar("Tree")
+
+
+def varying_axes(x: Any) -> frozenset[str]:
+    """The manual axes over which `x` differs, as far as its type says.
+
+    With ``shard_map(..., check_vma=False)``, and outside of ``shard_map``, none.
+    """
+    kind = jax.typeof(x)
+    # Its name has changed between versions of jax.
+    found = getattr(kind, "vma", None)
+    if found is None:
+        found = getattr(getattr(kind, "manual_axis_type", None), "varying", ())
+    return frozenset(found)
+
+
+def vary(tree: Tree, axes: Iterable[str]) -> Tree:
+    """The same values, with a type that says that they may differ over `axes`."""
+
+    def one(x: jax.Array) -> jax.Array:
+        missing = tuple(sorted(frozenset(axes) - varying_axes(x)))
+        return lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(one, tree)
+
+
+def shared_axes(x: jax.Array, axis_names: Sequence[str]) -> tuple[str, ...]:
+    """Of these axes those over which `x` is a part, not a copy.
+
+    Where types do not tell (``check_vma=False``) it is taken to be a part over all.
+    """
+
+    def told(name: str) -> bool:
+        return name in varying_axes(lax.axis_index(name))
+
+    own = varying_axes(x)
+    return tuple(name for name in axis_names if name in own or not told(name))
