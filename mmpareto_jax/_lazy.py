@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,10 @@ def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
     """``__getattr__`` and ``__dir__`` (PEP 562) of a package with a ``_public`` module.
 
     That module imports all public names and is the one list of them: type checkers
-    read it through the package's ``from ... import *``.
+    read it through the package's ``from ... import *``. A module that it imports may
+    not import a public name from the package: where that module comes first, as in a
+    spawned process, the list would import it again, half loaded. A room (a module of
+    the package without an underscore) is imported alone, so anyone may ask for it.
 
     Args:
       package: its name.
@@ -37,10 +41,15 @@ def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
             return sorted(load())
         # Imports ask for private modules and dunders before they are there: such names
         # load nothing.
-        if name.startswith("_") or name not in (names := load()):
-            message = f"module {package!r} has no attribute {name!r}"
-            raise AttributeError(message, name=name, obj=module)
-        return names[name]
+        if not name.startswith("_"):
+            # `from package import room` asks here first, and the list may need the
+            # module that asks.
+            if name.isidentifier() and importlib.util.find_spec(f"{package}.{name}"):
+                return importlib.import_module(f"{package}.{name}")
+            if name in (names := load()):
+                return names[name]
+        message = f"module {package!r} has no attribute {name!r}"
+        raise AttributeError(message, name=name, obj=module)
 
     def dir_() -> list[str]:
         load()

@@ -89,10 +89,28 @@ class TestOnFirstUse:
         code = f"import {package} as p; assert len(dir(p)) > 20"
         assert f"{package}._public" in loaded(code)
 
+    def test_a_room_may_be_had_without_the_names(self, package):
+        """By the modules that the names come from, too."""
+        room = {"mmpareto_jax": "weightings", "mmpareto_jax.training": "baselines"}
+        modules = loaded(f"from {package} import {room[package]}")
+        assert f"{package}.{room[package]}" in modules
+        assert f"{package}._public" not in modules
+        modules = loaded(f"import {package} as p; p.{room[package]}")
+        assert f"{package}.{room[package]}" in modules
+
+    def test_a_name_of_a_room_is_the_room(self, package):
+        module = importlib.import_module(package)
+        rooms = {x.name for x in pkgutil.iter_modules(module.__path__)}
+        both = rooms & set(module.__all__)
+        assert both == ({"weightings"} if package == "mmpareto_jax" else set())
+        for name in both:
+            assert getattr(module, name) is sys.modules[f"{package}.{name}"]
+
     def test_unknown_names(self, package):
         module = importlib.import_module(package)
         with pytest.raises(AttributeError, match=f"'{package}' has no attribute 'no'"):
             _ = module.no
+        assert not any(hasattr(module, name) for name in ("", "no.no", "no._public"))
         with pytest.raises(ImportError, match="cannot import name 'no'"):
             exec(f"from {package} import no")
 

@@ -9,11 +9,11 @@ from mmpareto_jax.training._config import Config as Config
 from mmpareto_jax.training._config import load_config as load_config
 from mmpareto_jax.training._criteria import Measure as Measure
 from mmpareto_jax.training._figures import draw_figures as draw_figures
-from mmpareto_jax.training._loop import Result as Result
 from mmpareto_jax.training._loop import evaluate as evaluate
 from mmpareto_jax.training._loop import train as train
 from mmpareto_jax.training._metrics import read_metrics as read_metrics
 from mmpareto_jax.training._report import write_report as write_report
+from mmpareto_jax.training._result import Result as Result
 from mmpareto_jax.training._summary import csv_text as csv_text
 from mmpareto_jax.training._summary import markdown as markdown
 from mmpareto_jax.training._summary import mean_ranks as mean_ranks

@@ -15,8 +15,8 @@ import jax
 from mmpareto_jax._version import __version__
 from mmpareto_jax.training._config import Config
 
-if TYPE_CHECKING:
-    from mmpareto_jax.training._loop import Result
+if TYPE_CHECKING:  # a resumed run's mistakes need not wait for flax
+    from mmpareto_jax.training._result import Result
 
 
 def claim(workdir: Path, config: Config, resume: bool) -> None:

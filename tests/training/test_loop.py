@@ -2,13 +2,18 @@
 
 import json
 import os
+import pathlib
+import pickle
 import signal
+import subprocess
+import sys
 
 import jax
 import matplotlib.image
 import numpy as np
 import pytest
 
+import mmpareto_jax
 from mmpareto_jax.training import (
     Config,
     Measure,
@@ -48,6 +53,21 @@ def test_result_json_is_the_result(run):
     assert {k: share for k, (_, _, share) in found["conflicts"].items()} == (
         run.conflicts
     )
+
+
+def test_a_result_may_be_read_in_another_process(run, tmp_path):
+    """By pickle, which imports the module of the class before any other of ours."""
+    path = tmp_path / "result.pickle"
+    path.write_bytes(pickle.dumps(run))
+    code = """
+import pathlib, pickle, sys
+result = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+print(result.config, result.scores, result.state.step)
+"""
+    read = [sys.executable, "-W", "error", "-c", code, str(path)]
+    root = pathlib.Path(mmpareto_jax.__file__).parents[1]
+    out = subprocess.check_output(read, text=True, cwd=root)
+    assert out.strip() == f"{run.config} {run.scores} {run.state.step}"
 
 
 def test_metrics(run):
