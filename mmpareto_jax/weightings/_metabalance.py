@@ -34,7 +34,8 @@ def metabalance(
     .. math:: d = g_t + \sum_{k \ne t} \Big( r \frac{m_t}{m_k} + 1 - r \Big) g_k,
         \qquad m_k \leftarrow \beta m_k + (1 - \beta) \|g_k\|
 
-    with running means m of the norms. The paper takes norms layer by layer: give each
+    with running means m of the norms. A gradient of zero stays as it is, whatever its
+    mean, and adds nothing. The paper takes norms layer by layer: give each
     layer a group of its own (``ObjectiveGroups.from_labels``) to do so.
 
     Args:
@@ -84,7 +85,8 @@ def metabalance(
         mean = beta * state.means.astype(norms.dtype) + (1 - beta) * norms
         ratio = mean[target] / jnp.where(mean > 0, mean, 1.0)
         of = {"reduce": ratio < 1, "enlarge": ratio > 1, "both": mean > 0}
-        changed = of[strategy] & (mean > 0)
+        # A mean that dies out under zero gradients would have an infinite ratio.
+        changed = of[strategy] & (mean > 0) & (norms > 0)
         weights = jnp.where(changed, relax * ratio + (1 - relax), 1.0)
         own = jnp.arange(len(weights)) == target
         return jnp.where(own, 1.0, weights), MetaBalanceState(mean)
