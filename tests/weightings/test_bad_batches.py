@@ -177,7 +177,7 @@ def test_a_negative_loss_is_seen_and_forgotten(name):
     [
         ("famo", [0.0, 1.0, 3.0], [0, 3 / 4, 1 / 4]),
         ("famo", [0.0, 0.0, 3.0], [0, 0, 1]),
-        ("famo", [1e-38, 1.0, 0.0], [1, 0, 0]),
+        ("famo", [2e-38, 1.0, 0.0], [1, 0, 0]),
         ("geometric_mean", [0.0, 1.0, 4.0], [0, 1, 1 / 4]),
         ("geometric_mean", [0.0, 0.0, 4.0], [0, 0, 1]),
         ("geometric_mean", [0.0, 0.0, 0.0], [0, 0, 0]),

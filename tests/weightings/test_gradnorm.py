@@ -45,6 +45,20 @@ def test_weights_stay_positive():
     np.testing.assert_allclose(weights.sum(), 2, rtol=1e-6)
 
 
+def test_the_first_loss_is_the_first_that_is_not_zero():
+    """Until then it has no weight, and then the rate 1."""
+    rule = mmp.weightings.gradnorm(optimizer=optax.sgd(0.1))
+    state = rule.init(2)
+    weights, state = rule.weights(jnp.eye(2), state, losses=jnp.array([2.0, 0.0]))
+    np.testing.assert_allclose(weights, [1, 0])
+    np.testing.assert_allclose(state.learned.value, [1, 1])
+    weights, state = rule.weights(jnp.eye(2), state, losses=jnp.array([1.0, 8.0]))
+    np.testing.assert_allclose(weights, [1, 1])
+    np.testing.assert_allclose(state.first, [2, 8])
+    # Rates 1/2 and 1: the second trains slowly, and its weight grows.
+    np.testing.assert_allclose(state.learned.value, [0.9, 1.1], rtol=1e-6)
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match="gradnorm: alpha must be finite and >= 0"):
         mmp.weightings.gradnorm(-1.0)

@@ -26,6 +26,15 @@ def test_three_steps_in_numpy(strategy, target):
         assert weights[target] == 1
 
 
+def test_a_gradient_of_zero_stays_zero():
+    """Although its dying mean has an infinite ratio to the target's."""
+    rule = mmp.weightings.metabalance()
+    state = rule.init(2)._replace(means=jnp.array([100.0, 2e-38]))
+    weights, state = rule.weights(jnp.diag(jnp.array([1.0, 0.0])), state)
+    np.testing.assert_array_equal(weights, [1, 1])
+    assert np.isfinite(state.means).all()
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match=r"relax must be in \[0, 1\], got 2"):
         mmp.weightings.metabalance(2.0)
