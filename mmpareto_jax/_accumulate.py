@@ -36,8 +36,8 @@ def accumulate(
       value_and_grads: what :func:`value_and_objective_grads` returned.
       num_micro_batches: n; the leading axis of every array of the batch must be a
         multiple of it.
-      argnum: position of the batch among the arguments, 0 being ``params``; the other
-        arguments are the same for every part.
+      argnum: position of the batch among the positional arguments, 0 being ``params``
+        and -1 the last of them; the other arguments are the same for every part.
       has_aux: as given to :func:`value_and_objective_grads`. The aux of the parts comes
         stacked, [n, ...]; layers with batch statistics see one part at a time.
 
@@ -46,7 +46,9 @@ def accumulate(
       float64 for float64 gradients; gradients come back in their own dtypes.
 
     Raises:
-      ValueError: n < 1; a leaf of the batch cannot be divided, named by its path.
+      ValueError: n < 1; `argnum` is the position of the parameters, or of no argument
+        (a batch given by keyword); the batch has no arrays; one of its leaves cannot
+        be divided, named by its path.
 
     Example:
       >>> import jax.numpy as jnp
@@ -62,6 +64,21 @@ def accumulate(
         raise ValueError(
             f"accumulate: num_micro_batches must be >= 1, got {num_micro_batches}."
         )
+    if argnum == 0:
+        raise ValueError(
+            "accumulate: argnum must be the position of the batch, got 0, which is "
+            "that of the parameters."
+        )
+
+    def position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        where = argnum + len(args) if argnum < 0 else argnum
+        if not 0 < where < len(args):
+            raise ValueError(
+                f"accumulate: argnum={argnum} must be the position of the batch after "
+                f"the parameters, got {len(args)} positional argument(s) and the "
+                f"keywords {tuple(kwargs)}; give the batch by position."
+            )
+        return where
 
     def split(path: str, x: Any) -> jax.Array:
         shape = jnp.shape(x)
@@ -74,11 +91,17 @@ def accumulate(
         return jnp.reshape(x, (num_micro_batches, part, *shape[1:]))
 
     def accumulated(*args: Any, **kwargs: Any) -> Any:
-        leaves = [split(path, x) for path, x in named_leaves(args[argnum])]
-        batches = jax.tree.unflatten(jax.tree.structure(args[argnum]), leaves)
+        where = position(args, kwargs)
+        leaves = [split(path, x) for path, x in named_leaves(args[where])]
+        if not leaves:
+            raise ValueError(
+                f"accumulate: the batch, argument {where}, must have arrays to divide, "
+                f"got {args[where]!r}."
+            )
+        batches = jax.tree.unflatten(jax.tree.structure(args[where]), leaves)
 
         def part(batch: PyTree) -> tuple[PyTree, Any]:
-            own = (*args[:argnum], batch, *args[argnum + 1 :])
+            own = (*args[:where], batch, *args[where + 1 :])
             out: Any = value_and_grads(*own, **kwargs)
             values, grads = out
             losses, aux = values if has_aux else (values, None)

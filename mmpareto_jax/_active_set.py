@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +131,7 @@ def _search(
 @_search.defjvp
 def _derivative(
     primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, np.ndarray]]:
+) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, Any]]:
     """M x = q on the positive variables, so M dx = dq - dM x; the others stay zero."""
     matrix = primals[0]
     x, steps = _search(*primals)

@@ -26,6 +26,7 @@ from mmpareto_jax._groups import (
 from mmpareto_jax._manual import varying_axes
 from mmpareto_jax._state import AggregateState, describe, describe_weights
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
+from mmpareto_jax.weightings._weighting import kept
 
 
 def aggregate(
@@ -166,7 +167,7 @@ def transformation(
         if isinstance(weighting, LossWeighting):
             losses, more = extras.of_losses(weighting)
             everyone, after = weighting.weights(losses, state.weighting, **more)
-            rule_state = _kept(jnp.isfinite(losses).all(), after, state.weighting)
+            rule_state = kept(jnp.isfinite(losses).all(), after, state.weighting)
         else:
             rule_state = dict(state.weighting)
         for (name, pairs), g in zip(by_group.items(), gramians, strict=True):
@@ -199,7 +200,7 @@ def transformation(
                 finite = jnp.isfinite(g.total).all()
                 if "losses" in more:
                     finite &= jnp.isfinite(more["losses"]).all()
-                rule_state[name] = _kept(finite, after, rule_state[name])
+                rule_state[name] = kept(finite, after, rule_state[name])
             out.update(zip(members, combined, strict=True))
             found[name] = {
                 key: x.astype(state.diagnostics[name][key].dtype)
@@ -219,13 +220,6 @@ def transformation(
         return combined_tree, AggregateState(rule_state, found)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _kept(usable: jax.Array, new: Any, old: Any) -> Any:
-    """The new state in the old one's dtypes, where it is usable; else the old one."""
-    return jax.tree.map(
-        lambda a, b: jnp.where(usable, jnp.asarray(a, b.dtype), b), new, old
-    )
 
 
 def _by_group(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mmpareto_jax._gramian import Gramians, check_stacked, cross_gramian
 from mmpareto_jax._groups import ObjectiveGroups, named_leaves
+from mmpareto_jax._losses import by_name
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 
 
@@ -64,19 +65,8 @@ class Extras:
         value = self._given.get(name)
         if value is None:
             return None
-        names = self._groups.objectives
-        if isinstance(value, Mapping):
-            missing = [x for x in names if x not in value]
-            if missing:
-                raise ValueError(f"aggregate: {name} has no {missing[0]!r}.")
-            value = jnp.stack([jnp.asarray(value[x]) for x in names])
-        value = jnp.asarray(value)
-        if value.shape != (len(names),):
-            raise ValueError(
-                f"aggregate: {name} must be a scalar for each of {names}, got shape "
-                f"{value.shape}."
-            )
-        return value.astype(dtype or jnp.promote_types(value.dtype, jnp.float32))
+        found = by_name("aggregate", name, value, self._groups.objectives)
+        return found.astype(dtype or found.dtype)
 
     def _cross(self, gramians: Gramians, leaves: Mapping[str, jax.Array]) -> jax.Array:
         if self._given.get("independent") is None:

@@ -6,7 +6,7 @@ import functools
 import operator
 from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -156,8 +156,8 @@ def _rescaled(
     power = jnp.clip(jnp.frexp(peak)[1] - 1, -most, most)
     own = jnp.where(usable, jnp.ldexp(jnp.ones_like(peak), power), 0)
     rows = jnp.where(usable, own, jnp.where(usable.any(), jnp.max(own), 1))
-    scaled = [
-        [row.astype(dtype) / scale for row, scale in zip(leaf, rows, strict=True)]
+    scaled: list[Stack] = [
+        tuple(row.astype(dtype) / scale for row, scale in zip(leaf, rows, strict=True))
         for leaf in leaves
     ]
     return _plain(scaled, dtype, shares)._replace(rows=rows)
@@ -169,9 +169,12 @@ def _peak(x: jax.Array) -> jax.Array:
 
 
 def _over(
-    collective: Callable[..., jax.Array], x: jax.Array, axis_names: tuple[str, ...]
+    collective: Callable[..., Any], x: jax.Array, axis_names: tuple[str, ...]
 ) -> jax.Array:
-    return collective(x, axis_names) if axis_names else x
+    if not axis_names:
+        return x
+    found: jax.Array = collective(x, axis_names)
+    return found
 
 
 def cross_gramian(

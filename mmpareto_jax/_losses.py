@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +14,12 @@ def named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
 
     Raises:
       TypeError: a loss is not real and floating.
-      ValueError: no loss, one that is not a scalar, or neither a mapping nor [K].
+      ValueError: no loss, one that is not a scalar, two of one name, or neither a
+        mapping nor [K].
     """
     if isinstance(losses, Mapping):
-        named = {str(name): jnp.asarray(x) for name, x in losses.items()}
+        found = _by_text("objective function", "losses", losses)
+        named = {name: jnp.asarray(x) for name, x in found.items()}
     elif isinstance(losses, jax.Array) and losses.ndim == 1:
         named = {str(k): losses[k] for k in range(losses.shape[0])}
     else:
@@ -55,3 +57,63 @@ def split_aux(out: Any) -> tuple[Any, Any]:
             f"pair (losses, aux), got {type(out).__name__}."
         )
     return out
+
+
+def stacked(values: Sequence[Any]) -> jax.Array:
+    """Scalars as an array [K], float32, or float64 where one of them is."""
+    wide = any(jnp.result_type(x) == jnp.float64 for x in values)
+    dtype = jnp.float64 if wide else jnp.float32
+    return jnp.stack([jnp.asarray(x).astype(dtype) for x in values])
+
+
+def by_name(
+    caller: str, argument: str, values: Any, names: tuple[str, ...]
+) -> jax.Array:
+    """Further numbers, one for each loss, in the order of the losses: [K].
+
+    Args:
+      caller: the public function's name, for the message.
+      argument: the name of what the values are.
+      values: a mapping name -> scalar, in any order: ``jax.jit`` hands dictionaries on
+        sorted. Or an array [K], in the order of the losses.
+      names: the names of the losses, in their order.
+
+    Raises:
+      ValueError: a name is missing or unknown, or there is not a number for each.
+    """
+    if isinstance(values, Mapping):
+        found = _by_text(caller, argument, values)
+        missing = [repr(name) for name in names if name not in found]
+        unknown = [repr(name) for name in found if name not in names]
+        if missing or unknown:
+            what = f"no {missing[0]}" if missing else f"an unknown {unknown[0]}"
+            raise ValueError(
+                f"{caller}: {argument} has {what}: expected a number for each of the "
+                f"losses {names}, got {tuple(found)}."
+            )
+        values = [found[name] for name in names]
+    else:
+        values = jnp.asarray(values)
+        if values.shape != (len(names),):
+            raise ValueError(
+                f"{caller}: {argument} must be a number for each of the losses "
+                f"{names}, got shape {values.shape}."
+            )
+    for name, x in zip(names, values, strict=True):
+        if jnp.shape(x):
+            raise ValueError(
+                f"{caller}: {name!r} of {argument} must be a scalar, got shape "
+                f"{jnp.shape(x)}."
+            )
+    return stacked(list(values))
+
+
+def _by_text(caller: str, argument: str, values: Mapping[Any, Any]) -> dict[str, Any]:
+    """The values under the text of their keys, of which none may be lost."""
+    found = {str(key): x for key, x in values.items()}
+    if len(found) < len(values):
+        raise ValueError(
+            f"{caller}: the names of the {argument} must differ as text, got "
+            f"{list(values)}."
+        )
+    return found

@@ -18,7 +18,7 @@ def varying_axes(x: Any) -> frozenset[str]:
     """
     kind = jax.typeof(x)
     # Its name has changed between versions of jax.
-    found = getattr(kind, "vma", None)
+    found: Any = getattr(kind, "vma", None)
     if found is None:
         found = getattr(getattr(kind, "manual_axis_type", None), "varying", ())
     return frozenset(found)
@@ -31,7 +31,8 @@ def vary(tree: Tree, axes: Iterable[str]) -> Tree:
         missing = tuple(sorted(frozenset(axes) - varying_axes(x)))
         return lax.pcast(x, missing, to="varying") if missing else x
 
-    return jax.tree.map(one, tree)
+    varied: Tree = jax.tree.map(one, tree)
+    return varied
 
 
 def shared_axes(x: jax.Array, axis_names: Sequence[str]) -> tuple[str, ...]:

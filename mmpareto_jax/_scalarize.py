@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmpareto_jax._groups import PyTree
-from mmpareto_jax._losses import named_scalars, split_aux
+from mmpareto_jax._groups import PyTree, named_leaves
+from mmpareto_jax._losses import by_name, named_scalars, split_aux, stacked
 from mmpareto_jax.weightings import LossWeighting
+from mmpareto_jax.weightings._weighting import kept
 
 
 def scalarize(
@@ -34,12 +35,19 @@ def scalarize(
       ``f(params, state, *args, **kwargs) -> (loss, (losses, state))``, or
       ``(loss, (losses, state, aux))``, for ``jax.value_and_grad(f, has_aux=True)``. The
       first state is ``weighting.init(K)``. Keyword arguments that the weighting takes
-      (``last_batch_losses`` of ``famo``) go to it.
+      (``last_batch_losses`` of ``famo``) go to it: mappings by the names of the losses
+      in whatever order, arrays [K] in the order in which `fun` returns the losses.
+
+      The loss is float32, or float64 where one of the losses is, and so is what the
+      weighting sees; its state keeps its dtypes. A step whose losses are not finite
+      shows it in the loss and its gradient, and leaves the state as it was.
 
     Raises:
       TypeError: `weighting` is not a ``LossWeighting``; a loss is not real and
         floating.
-      ValueError: `fun` does not return scalar losses.
+      ValueError: `fun` does not return scalar losses, or two of one name; the state is
+        not one for so many losses; an argument of the weighting has not one number
+        for each loss.
 
     Example:
       >>> import jax
@@ -66,10 +74,37 @@ def scalarize(
         extras = {k: kwargs.pop(k) for k in weighting.extras if k in kwargs}
         out = fun(params, *args, **kwargs)
         losses, aux = split_aux(out) if has_aux else (out, None)
-        values = jnp.stack(named_scalars(losses)[1])
-        given = {k: jnp.stack(named_scalars(x)[1]) for k, x in extras.items()}
-        weights, state = weighting.weights(lax.stop_gradient(values), state, **given)
+        names, scalars = named_scalars(losses)
+        _check_state(weighting, state, names)
+        values = stacked(scalars)
+        given = {
+            k: None
+            if x is None
+            else by_name("scalarize", k, x, names).astype(values.dtype)
+            for k, x in extras.items()
+        }
+        seen = lax.stop_gradient(values)
+        weights, after = weighting.weights(seen, state, **lax.stop_gradient(given))
+        state = kept(jnp.all(jnp.isfinite(seen)), after, state)
+        weights = jnp.asarray(weights, values.dtype)
         total = jnp.sum(lax.stop_gradient(weights) * values)
         return total, (losses, state, aux) if has_aux else (losses, state)
 
     return loss
+
+
+def _check_state(weighting: LossWeighting, state: Any, names: tuple[str, ...]) -> None:
+    """Raises unless the state has the structure and shapes of one for these losses."""
+    num = len(names)
+    expected = jax.eval_shape(lambda: weighting.init(num))
+    wanted = f"scalarize: state must be weighting.init({num}), for the losses {names}"
+    found: Any = jax.tree.structure(state)
+    if found != jax.tree.structure(expected):
+        raise ValueError(f"{wanted}, got another structure: {found}.")
+    leaves = zip(named_leaves(state), jax.tree.leaves(expected), strict=True)
+    for (path, leaf), like in leaves:
+        if jnp.shape(leaf) != like.shape:
+            raise ValueError(
+                f"{wanted}, got one whose leaf {path!r} has shape {jnp.shape(leaf)} "
+                f"instead of {like.shape}."
+            )

@@ -78,6 +78,35 @@ def test_aux_is_stacked_and_other_arguments_are_shared():
     )
 
 
+@pytest.mark.parametrize("argnum", [-1, -2, 1])
+def test_the_batch_may_be_counted_from_the_end(argnum):
+    """With further arguments that have a default, after it or before."""
+
+    def last(params, scale, batch, power=1.0):
+        return {k: (scale * x) ** power for k, x in losses_fn(params, batch).items()}
+
+    def first(params, batch, scale=2.0, power=1.0):
+        return last(params, scale, batch, power)
+
+    order = {-1: (2.0, BATCH), -2: (BATCH, 2.0), 1: (BATCH,)}[argnum]
+    step = mmp.value_and_objective_grads(last if argnum == -1 else first, GROUPS)
+    parts = jax.jit(mmp.accumulate(step, 3, argnum=argnum))
+    close(parts(PARAMS, *order), step(PARAMS, *order))
+
+
+def test_a_batch_that_is_not_where_argnum_says():
+    sentence = r"accumulate: argnum=1 .*1 positional argument\(s\) .*\('batch',\); give"
+    with pytest.raises(ValueError, match=sentence):
+        mmp.accumulate(STEP, 2)(PARAMS, batch=BATCH)
+    for argnum in (2, 7, -2, -3):
+        with pytest.raises(ValueError, match=f"accumulate: argnum={argnum} must be"):
+            mmp.accumulate(STEP, 2, argnum=argnum)(PARAMS, BATCH)
+    with pytest.raises(ValueError, match="argnum must be the position of the batch"):
+        mmp.accumulate(STEP, 2, argnum=0)
+    with pytest.raises(ValueError, match=r"argument 1, must have arrays .*got None"):
+        mmp.accumulate(STEP, 2)(PARAMS, None)
+
+
 def test_sums_are_float32_and_gradients_keep_their_dtype():
     def tenth(w, x):
         return {"a": jnp.mean(x) * w, "b": jnp.mean(x) * w}

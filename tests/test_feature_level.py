@@ -165,6 +165,172 @@ def test_aux_goes_from_the_features_to_the_losses():
     )
 
 
+def penalised(params, x):
+    """Two penalties in aux, one of the weights and one of the activations, and data."""
+    z = features_fn(params, x)
+    stop = jax.lax.stop_gradient
+    return z, {
+        "weights": sum(jnp.sum(w**2) for w in params["trunk"]),
+        "activations": {"early": jnp.tanh(x @ params["trunk"][0])},
+        "statistics": z.mean(0),
+        "temperature": jnp.asarray(2.0, x.dtype),
+        "stopped": stop(z[0, 0]),
+        "count": jnp.asarray(3),
+        "key": jax.random.key(0),
+        "mode": "train",
+        "depth": len(params["trunk"]),
+        "nothing": None,
+    }
+
+
+def losses_of_penalised(params, z, aux, x):
+    assert aux["mode"] == "train"
+    assert aux["nothing"] is None
+    assert isinstance(aux["depth"], int)
+    losses = losses_fn(params, z, x)
+    losses["a"] += 0.1 * aux["weights"] * aux["temperature"] + 0.1 * aux["stopped"]
+    losses["b"] += jnp.mean(aux["activations"]["early"] ** 2)
+    noise = jax.random.normal(aux["key"], (), x.dtype)
+    return losses, {**aux, "count": aux["count"] + 1, "noise": noise}
+
+
+UNIFORM = functools.partial(mmp.aggregate, mmp.weightings.uniform())
+
+
+@pytest.mark.parametrize("pullback", ["unroll", "vmap"])
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_loss_reads_the_trunk_through_its_aux(pullback, jitted, x64):
+    """The sum of all gradients is the gradient of the sum, the penalties' too."""
+    params = jax.tree.map(lambda v: v.astype(jnp.float64), make_params())
+    x = X.astype(jnp.float64)
+
+    def losses(params, z, aux, x):
+        losses, aux = losses_of_penalised(params, z, aux, x)
+        return losses, {"count": aux["count"], "weights": aux["weights"]}
+
+    level = mmp.feature_level(
+        penalised, losses, UNIFORM, has_aux=True, pullback=pullback
+    )
+    step = jax.jit(level.value_and_grads) if jitted else level.value_and_grads
+    ((found, aux), grads), _ = step(level.init(params, x), params, x)
+
+    def total(params):
+        z, aux = penalised(params, x)
+        losses, _ = losses_of_penalised(params, z, aux, x)
+        return sum(losses.values()), losses
+
+    expected, each = jax.grad(total, has_aux=True)(params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14),
+        (grads, found),
+        (expected, each),
+    )
+    assert int(aux["count"]) == 4
+    np.testing.assert_allclose(aux["weights"], penalised(params, x)[1]["weights"])
+
+
+def test_the_rule_sees_what_losses_read_of_aux():
+    """A leaf of aux has the rows of the losses that read it; data has none."""
+    params = make_params()
+    level = mmp.feature_level(
+        penalised, losses_of_penalised, mmp.mmpareto, has_aux=True
+    )
+    groups = level.groups(params, X)
+    assert groups.groups[groups.group_of("aux/weights")] == ("a",)
+    assert groups.groups[groups.group_of("aux/activations/early")] == ("b",)
+    assert groups.groups[groups.group_of("features")] == TASKS
+    assert sorted(x for x in groups.members if x.startswith("aux")) == [
+        "aux/activations/early",
+        "aux/weights",
+    ]
+    state = level.init(params, X)
+    ((_, aux), _), after = level.value_and_grads(state, params, X)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert aux["mode"] == "train"
+
+
+@pytest.mark.parametrize("rule", ["mmpareto", "mgda"])
+def test_the_features_may_come_as_aux(rule, x64):
+    """Which way they come is no matter: the rule's Gramian is the same."""
+    params = jax.tree.map(lambda v: v.astype(jnp.float64), make_params())
+    x = X.astype(jnp.float64)
+
+    def halves(params, x):
+        z = features_fn(params, x)
+        return z[:, :2], {"rest": z[:, 2:]}
+
+    def losses(params, z, aux, x):
+        return losses_fn(params, jnp.concatenate([z, aux["rest"]], 1), x), None
+
+    split = mmp.feature_level(halves, losses, RULES[rule], has_aux=True)
+    (_, grads), _ = split.value_and_grads(split.init(params, x), params, x)
+    plain = mmp.feature_level(features_fn, losses_fn, RULES[rule])
+    (_, expected), _ = plain.value_and_grads(plain.init(params, x), params, x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12),
+        grads,
+        expected,
+    )
+
+
+def test_aux_alone_may_be_read():
+    """Also where it is a bare array, and the features are read by no loss."""
+    params = {"w": jnp.array([1.0, 2.0])}
+    level = mmp.feature_level(
+        lambda p: (jnp.zeros(()), p["w"] ** 2),
+        lambda p, z, aux: ({"a": aux.sum(), "b": 3 * aux[0]}, None),
+        UNIFORM,
+        has_aux=True,
+    )
+    (_, grads), _ = level.value_and_grads(level.init(params), params)
+    np.testing.assert_allclose(grads["w"], [8.0, 4.0])
+    groups = level.groups(params)
+    assert groups.groups[groups.group_of("aux")] == ("a", "b")
+
+
+def test_aux_that_no_loss_is_differentiated_by_costs_nothing():
+    """Batch statistics: the same groups, state, gradients and FLOPs as without."""
+    params, x = make_params(depth=6, width=32), jnp.ones((16, 32))
+
+    def with_statistics(params, x):
+        z = features_fn(params, x)
+        return z, {"mean": z.mean(0), "var": z.var(0)}
+
+    def losses(params, z, aux, x):
+        return losses_fn(params, z, x), aux
+
+    def beside(params, z, aux, x):
+        del aux
+        return losses_fn(params, z, x), None
+
+    level = mmp.feature_level(with_statistics, losses, mmp.mmpareto, has_aux=True)
+    plain = mmp.feature_level(features_fn, losses_fn, mmp.mmpareto)
+    assert level.groups(params, x) == plain.groups(params, x)
+    state = plain.init(params, x)
+    assert jax.tree.structure(level.init(params, x)) == jax.tree.structure(state)
+    ((_, aux), grads), _ = level.value_and_grads(state, params, x)
+    (_, expected), _ = plain.value_and_grads(state, params, x)
+    jax.tree.map(np.testing.assert_array_equal, grads, expected)
+    np.testing.assert_allclose(aux["mean"], features_fn(params, x).mean(0))
+    unread = mmp.feature_level(with_statistics, beside, mmp.mmpareto, has_aux=True)
+    ours = flops(unread.value_and_grads, state, params, x)
+    assert ours <= 1.001 * flops(plain.value_and_grads, state, params, x)
+
+
+def test_arguments_that_are_no_arrays():
+    def features(params, mode, times, x):
+        assert mode == "train"
+        return params["w"] * x * len(range(times))
+
+    def losses(params, z, mode, times, x):
+        return {"a": z.sum() / times, "b": (z**2).sum()}
+
+    params, args = {"w": jnp.ones(2)}, ("train", 3, jnp.ones(2))
+    level = mmp.feature_level(features, losses, UNIFORM)
+    (_, grads), _ = level.value_and_grads(level.init(params, *args), params, *args)
+    np.testing.assert_allclose(grads["w"], [19.0, 19.0])
+
+
 def test_a_parameter_of_both_sides_gets_both_gradients(x64):
     """A weight in the trunk and in a head."""
     params = {"w": jnp.array([0.5, -2.0])}

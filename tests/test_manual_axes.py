@@ -92,7 +92,8 @@ def test_psum_scattered_gradients():
 
 def test_two_axes_and_untracked_types():
     grads = gradients(2)["kernel"]
-    expected, _ = mmp.mmpareto(2).update(grads, mmp.mmpareto(2).init(jnp.zeros((16, 3))))
+    whole = mmp.mmpareto(2)
+    expected, _ = whole.update(grads, whole.init(jnp.zeros((16, 3))))
     for check_vma in (True, False):
         tx = mmp.mmpareto(2, axis_name=("data", "model"))
 

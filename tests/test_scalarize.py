@@ -120,6 +120,176 @@ def test_an_array_of_losses():
     np.testing.assert_allclose(grads, [0.75, 0.75])
 
 
+def test_mappings_are_aligned_by_name():
+    """In jit a dictionary comes sorted, while `fun` has its own order."""
+    names = ("z", "a", "m")
+    rule = W.famo(optax.sgd(1.0))
+
+    def fun(p):
+        return {name: p[k] ** 2 for k, name in enumerate(names)}
+
+    loss_fn = mmp.scalarize(rule, fun)
+    p = jnp.array([1.0, 2.0, 3.0])
+    _, (_, first) = loss_fn(p, rule.init(3))
+    again = {"m": 9.0, "z": 0.25, "a": 4.0}  # z has improved
+    found = [
+        step(p, first, last_batch_losses=given)[1][1].logits.value
+        for step in (loss_fn, jax.jit(loss_fn))
+        for given in (again, jax.jit(lambda x: x)(again), jnp.array([0.25, 4.0, 9.0]))
+    ]
+    # z = 1/3 each, and log 4 for the first: z (d - mean d) = log 4 (2, -1, -1) / 9.
+    for logits in found:
+        expected = -np.log(4) * np.array([2, -1, -1]) / 9
+        np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"a": 1.0, "b": 1.0}, "scalarize: last_batch_losses has no 'c'"),
+        ({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, "has an unknown 'd'"),
+        (jnp.ones(2), r"a number for each of the losses .*got shape \(2,\)"),
+    ],
+)
+def test_losses_that_do_not_fit(given, match):
+    rule = W.famo()
+    with pytest.raises(ValueError, match=match):
+        mmp.scalarize(rule, losses_fn)(
+            PARAMS, rule.init(3), BATCH, last_batch_losses=given
+        )
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize("name", ["famo", "dwa", "uncertainty", "imtl_l"])
+@pytest.mark.parametrize("num", [1, 2, 4])
+def test_a_state_for_another_number_of_losses(name, num, jitted):
+    rule = RULES[name]
+    loss_fn = mmp.scalarize(rule, losses_fn)
+    loss_fn = jax.jit(loss_fn) if jitted else loss_fn
+    match = rf"state must be weighting.init\(3\), for .*'c'.*shape \({num},\) instead"
+    with pytest.raises(ValueError, match=match):
+        loss_fn(PARAMS, rule.init(num), BATCH)
+    with pytest.raises(ValueError, match="got another structure"):
+        loss_fn(PARAMS, (jnp.zeros(3),), BATCH)
+
+
+def dtypes_of(tree):
+    return [x.dtype for x in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize(
+    "dtypes", ["bfloat16", "float16", "float32", ("bfloat16", "float32")]
+)
+@pytest.mark.parametrize("name", RULES)
+def test_losses_of_low_precision(name, dtypes):
+    """The rule sees float32, its state keeps its types, and a scan accepts it."""
+    a, b = (dtypes, dtypes) if isinstance(dtypes, str) else dtypes
+
+    def fun(p, x):
+        return {"b": (p[0] * x).astype(b) ** 2, "a": ((p[1] - x) ** 2).astype(a)}
+
+    rule, p = RULES[name], jnp.array([1.0, 3.0])
+
+    def step(state, x):
+        # Optax's Adam does not live under this rule.
+        with jax.numpy_dtype_promotion("standard" if name == "famo" else "strict"):
+            loss_fn = mmp.scalarize(rule, fun)
+            grad = jax.value_and_grad(loss_fn, has_aux=True)
+            (loss, (losses, state)), grads = grad(p, state, x)
+        assert (losses["a"].dtype, losses["b"].dtype) == (a, b)
+        return state, (loss, grads)
+
+    state = rule.init(2)
+    xs = jnp.array([1.0, 0.5, 2.0])
+    after, (loss, grads) = jax.jit(lambda s: jax.lax.scan(step, s, xs))(state)
+    assert loss.dtype == grads.dtype == jnp.float32
+    assert dtypes_of(after) == dtypes_of(state)
+    assert not any(x.weak_type for x in jax.tree.leaves(after))
+    expected = state
+    for k, x in enumerate(xs):
+        values = jnp.stack([y.astype(jnp.float32) for y in fun(p, x).values()])
+        weights, expected = rule.weights(values, expected)
+        np.testing.assert_allclose(loss[k], weights @ values, rtol=1e-2)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-2, atol=1e-3),
+        after,
+        expected,
+    )
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("name", RULES)
+def test_the_state_keeps_its_types(name, wide, x64):
+    """Made with x64 or before it, for losses of the other width."""
+    rule = RULES[name]
+    with jax.enable_x64(wide):
+        state = rule.init(2)
+    dtype = "float32" if wide else "float64"
+    values = jnp.array([1.0, 2.0], dtype)
+    with jax.numpy_dtype_promotion("standard" if name == "famo" else "strict"):
+        loss, (_, after) = mmp.scalarize(rule, lambda v: v)(values, state)
+    assert loss.dtype == dtype
+    assert dtypes_of(after) == dtypes_of(state)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_many_runs_in_vmap(name):
+    """Each has its own state; a NaN in one is no matter to the other."""
+    rule = RULES[name]
+    loss_fn = mmp.scalarize(rule, lambda v: {"b": v[0] ** 2, "a": v[1] ** 2})
+    grad = jax.grad(loss_fn, has_aux=True)
+    values = jnp.array([[1.0, 2.0], [jnp.nan, 1.0]])
+    states = jax.tree.map(lambda x: jnp.stack([x, x]), rule.init(2))
+    grads, (_, after) = jax.jit(jax.vmap(grad))(values, states)
+    one, (_, expected) = grad(values[0], rule.init(2))
+    np.testing.assert_allclose(grads[0], one, rtol=1e-6)
+    jax.tree.map(
+        lambda x, y, z: (
+            np.testing.assert_allclose(x[0], y, rtol=1e-6),
+            np.testing.assert_array_equal(x[1], z),
+        ),
+        after,
+        expected,
+        rule.init(2),
+    )
+
+
+@pytest.mark.parametrize("num", [2, 8, 40])
+@pytest.mark.parametrize("name", RULES)
+def test_an_array_is_the_mapping(name, num):
+    rule, values = RULES[name], jnp.linspace(0.5, 2.0, num)
+    names = [f"loss {num - k}" for k in range(num)]
+
+    def outputs(fun):
+        state, found = rule.init(num), []
+        for x in (1.0, 2.0):
+            grads, (_, state) = jax.grad(mmp.scalarize(rule, fun), has_aux=True)(
+                values, state, x
+            )
+            found.append((grads, state))
+        return found
+
+    by_array = outputs(lambda v, x: v**x)
+    by_mapping = outputs(lambda v, x: dict(zip(names, v**x, strict=True)))
+    close(by_array, by_mapping)
+
+
+def test_a_new_state_that_is_not_finite_is_refused():
+    """Although the losses are; and an infinity that was there from the start stays."""
+
+    def weights(losses, state):
+        best = jnp.minimum(state["best"], losses)
+        return losses, {"best": best, "last": jnp.log(losses - 1)}
+
+    start = {"best": jnp.full((2,), jnp.inf), "last": jnp.zeros(2)}
+    rule = mmp.LossWeighting(lambda _: start, weights)
+    loss_fn = mmp.scalarize(rule, lambda v: v)
+    _, (_, state) = loss_fn(jnp.array([1.0, 2.0]), start)
+    jax.tree.map(np.testing.assert_array_equal, state, start)
+    _, (_, state) = loss_fn(jnp.array([3.0, 2.0]), start)
+    np.testing.assert_array_equal(state["best"], [3.0, 2.0])
+
+
 def test_weightings_of_gradients_are_refused():
     with pytest.raises(TypeError, match=r"must be a LossWeighting.*got Weighting"):
         mmp.scalarize(W.mgda(), losses_fn)

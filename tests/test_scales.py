@@ -19,8 +19,25 @@ VARIANTS = ["paper", "official"]
 LIMITED = {"cagrad": 1e-9, "aligned_mtl": 1e-9}
 # The system that these solve is not well conditioned for near-parallel gradients.
 TOLERANCE = {"upgrad": 3e-4, "dualproj": 3e-4}
-GRAMIAN_RULES = """aligned_mtl cagrad config dualproj fairgrad gradnorm gradvac imtl_g
-    metabalance mgda mmpareto modo nash_mtl pcgrad sdmgrad upgrad db_mtl""".split()
+GRAMIAN_RULES = [
+    "aligned_mtl",
+    "cagrad",
+    "config",
+    "db_mtl",
+    "dualproj",
+    "fairgrad",
+    "gradnorm",
+    "gradvac",
+    "imtl_g",
+    "metabalance",
+    "mgda",
+    "mmpareto",
+    "modo",
+    "nash_mtl",
+    "pcgrad",
+    "sdmgrad",
+    "upgrad",
+]
 CLOSED_FORMS = ["mmpareto", "mgda", "pcgrad"]  # for K = 2
 
 

@@ -15,6 +15,7 @@ from mmpareto_jax.weightings._weighting import (
     check,
     check_at_least,
     is_known,
+    kept,
     required,
 )
 
@@ -41,6 +42,9 @@ def db_mtl(beta: float = 0.9, *, sigma: float = 0.5) -> Aggregator:
     It needs ``tx.update(..., losses=losses)``, with positive losses, and keeps a
     running mean of all stacked gradients (K times the shared parameters). Heads, which
     have one objective, keep the gradient of their plain loss.
+
+    An objective whose loss is exactly 0 is left out of the step, and its running mean
+    stays. A negative loss makes the update NaN, and leaves the state as it was.
 
     Args:
       beta: β in [0, 1).
@@ -76,20 +80,28 @@ def db_mtl(beta: float = 0.9, *, sigma: float = 0.5) -> Aggregator:
         leaves: list[jax.Array], state: DBMTLState, losses: jax.Array | None = None
     ) -> tuple[list[jax.Array], DBMTLState]:
         losses = required("db_mtl", losses)
-        step = state.step + 1
-        decay = beta * step.astype(losses.dtype) ** -sigma
+        active = losses != 0  # log L has no gradient at 0
+        step = state.step + jnp.any(active).astype(jnp.int32)
+        decay = beta * jnp.maximum(step, 1).astype(losses.dtype) ** -sigma
+
+        divisors = jnp.where(active, jnp.where(losses < 0, jnp.nan, losses), 1.0)
 
         def mean(x: jax.Array, old: jax.Array) -> jax.Array:
-            new = x.astype(losses.dtype) / losses.reshape(-1, *[1] * (x.ndim - 1))
+            column = (-1, *[1] * (x.ndim - 1))
+            new = x.astype(losses.dtype) / divisors.reshape(column)
             blend = decay * old.astype(losses.dtype) + (1 - decay) * new
-            return blend.astype(x.dtype)
+            return jnp.where(active.reshape(column), blend.astype(x.dtype), old)
 
         means = [mean(x, old) for x, old in zip(leaves, state.means, strict=True)]
-        norms = group_gramians([means])[0].norms
-        weights = jnp.max(norms) / jnp.where(norms == 0, 1.0, norms)
-        updates = [weighted_sum(weights, x) for x in means]
-        kept = [_placed_like(*x) for x in zip(state.means, means, strict=True)]
-        return updates, DBMTLState(step, kept)
+        (g,) = group_gramians([means])
+        longest = jnp.max(g.norms, initial=0.0, where=active)
+        # Of the divided rows, which are as long as others: no ratio is out of range.
+        own = jnp.sqrt(jnp.diagonal(g.total))
+        weights = jnp.where(active, longest / jnp.where(own == 0, 1.0, own), 0.0)
+        updates = [weighted_sum(weights, x, g.rows) for x in means]
+        placed = [_placed_like(*x) for x in zip(state.means, means, strict=True)]
+        usable = jnp.all(jnp.isfinite(divisors))
+        return updates, kept(usable, DBMTLState(step, placed), state)
 
     return Aggregator(init, combine, ("losses",))
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmpareto_jax.weightings._weighting import LossWeighting, check, is_known
 
@@ -31,7 +32,7 @@ def dwa(temperature: float = 2.0, *, steps_per_epoch: int = 1) -> LossWeighting:
         \bar L_k^{(t-2)}
 
     with the losses averaged over the last and the last but one epoch; 1 for all in the
-    first two.
+    first two. The rate of an objective whose mean was 0 in the last but one is 1.
 
     Args:
       temperature: T > 0; the larger, the more equal.
@@ -69,11 +70,14 @@ def dwa(temperature: float = 2.0, *, steps_per_epoch: int = 1) -> LossWeighting:
     def weights(losses: jax.Array, state: DWAState) -> tuple[jax.Array, DWAState]:
         last, before = state.means.astype(losses.dtype)
         known = state.step >= 2 * steps_per_epoch
-        rates = jnp.where(known, last / jnp.where(before == 0, 1.0, before), 1.0)
-        found = len(losses) * jax.nn.softmax(rates / temperature)
-        sums, step = state.sums + losses, state.step + 1
+        known = known & (before != 0)
+        rates = jnp.where(known, last / jnp.where(known, before, 1.0), 1.0)
+        # A tiny mean has an infinite rate, of which the softmax would make a NaN.
+        scores = jnp.minimum(rates / temperature, np.finfo(losses.dtype).max)
+        found = len(losses) * jax.nn.softmax(scores)
+        sums, step = state.sums + losses.astype(state.sums.dtype), state.step + 1
         ends = step % steps_per_epoch == 0
-        newest = jnp.stack([sums / steps_per_epoch, last])
+        newest = jnp.stack([sums / steps_per_epoch, state.means[0]])
         return found, DWAState(
             step,
             jnp.where(ends, 0.0, sums),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +37,9 @@ def balance(
       rows: [K], positive; the equation is that of the gradients themselves.
 
     Returns:
-      x [K] times `rows`, and the largest relative residual with the Newton steps. Where zero lies
-      in the hull of the gradients there is no solution, and x grows until the last
-      step, its direction towards zero.
+      x [K] times `rows`, and the largest relative residual with the Newton steps.
+      Where zero lies in the hull of the gradients there is no solution, and x grows
+      until the last step, its direction towards zero.
     """
     p = jnp.asarray(1 / alpha, gramian.dtype)
     norms = jnp.sqrt(jnp.diagonal(gramian))
@@ -111,10 +111,10 @@ def _root(
     return state.y, state.error, state.steps
 
 
-@_root.defjvp
+@_root.defjvp  # type: ignore[arg-type]
 def _derivative(
     primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
-) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, jax.Array, np.ndarray]]:
+) -> tuple[tuple[jax.Array, ...], tuple[Any, ...]]:
     """By the implicit function theorem, with the Jacobian of Newton's method."""
     cosines, h, p = primals
     of_cosines, of_h, of_p = tangents

@@ -10,14 +10,20 @@ import jax.numpy as jnp
 import optax
 
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import Learned, LossWeighting, learn, learned
+from mmpareto_jax.weightings._weighting import (
+    Learned,
+    LossWeighting,
+    kept,
+    learn,
+    learned,
+)
 
 
 class FAMOState(NamedTuple):
     """State of FAMO.
 
     Attributes:
-      losses: [K], the last ones; zeros before the first step.
+      losses: [K], the last ones above their minima; zeros before the first step.
       logits: [K], learned.
     """
 
@@ -43,10 +49,14 @@ def famo(
     price of a forward pass. Without them the losses of this step's batch take their
     place.
 
+    An objective at its minimum has weight 0 in that step, and an improvement is not
+    taken from it or to it; the others are weighted as if it were not there. A loss
+    below its minimum makes the weights NaN, and leaves the state as it was.
+
     Args:
       optimizer: for ξ; by default Adam with learning rate 0.025 and decay 1e-3 in its
         gradient, as in the official code's quantum chemistry (its default is 1e-2).
-      minimum: b [K], below every loss; by default 0, then losses must be positive.
+      minimum: b [K], at or below every loss; by default 0.
 
     Returns:
       The weighting: :math:`c z_k / (L_k - b_k)`, which sums to 1.
@@ -78,16 +88,29 @@ def famo(
         last_batch_losses: jax.Array | None = None,
     ) -> tuple[jax.Array, FAMOState]:
         b = preference_of("famo", minimum, losses, default=0.0, argument="minimum")
-        again = losses if last_batch_losses is None else last_batch_losses
-        begun = jnp.any(state.losses != 0)
-        before = jnp.where(begun, state.losses.astype(losses.dtype), again)
-        improved = jnp.log(before - b) - jnp.log(again - b)
-        _, pull = jax.vjp(jax.nn.softmax, state.logits.value.astype(losses.dtype))
-        stepped = learn(optimizer, state.logits, pull(improved)[0])
+        gap = _above(losses, b)
+        again = gap if last_batch_losses is None else _above(last_batch_losses, b)
+        before = state.losses.astype(losses.dtype)
+        known = (before != 0) & (again != 0)
+        before, again = (jnp.where(known, x, 1.0) for x in (before, again))
+        improved = jnp.log(before) - jnp.log(again)
+        z = jax.nn.softmax(state.logits.value.astype(losses.dtype), where=known)
+        stepped = learn(optimizer, state.logits, z * (improved - z @ improved))
         logits = jax.tree.map(
-            lambda new, old: jnp.where(begun, new, old), stepped, state.logits
+            lambda new, old: jnp.where(jnp.any(known), new, old), stepped, state.logits
         )
-        rates = jax.nn.softmax(logits.value.astype(losses.dtype)) / (losses - b)
-        return rates / jnp.sum(rates), FAMOState(losses, logits)
+        # z / gap brought to the sum 1; in this form no tiny gap overflows.
+        active = gap != 0
+        logs = jnp.log(jnp.where(active, gap, 1.0))
+        scores = logits.value.astype(losses.dtype) - logs
+        weights = jax.nn.softmax(scores, where=active)
+        usable = jnp.all(jnp.isfinite(weights))
+        return weights, kept(usable, FAMOState(gap, logits), state)
 
     return LossWeighting(init, weights, ("last_batch_losses",))
+
+
+def _above(losses: jax.Array, minimum: jax.Array) -> jax.Array:
+    """[K] how far; NaN below it, where there is no logarithm."""
+    gap = losses - minimum
+    return jnp.where(gap < 0, jnp.nan, gap)

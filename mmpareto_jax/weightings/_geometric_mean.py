@@ -11,7 +11,8 @@ from mmpareto_jax.weightings._weighting import LossWeighting
 def geometric_mean() -> LossWeighting:
     r"""Geometric loss strategy: :math:`\big( \prod_k L_k \big)^{1/K}`.
 
-    Losses must be positive.
+    Losses must be positive. One of exactly 0 is left out of the step: its weight is 0,
+    and the mean is that of the others. A negative one makes the weights NaN.
 
     Returns:
       The weighting: the derivatives :math:`\frac{1}{K L_k} \prod_j L_j^{1/K}`.
@@ -30,7 +31,10 @@ def geometric_mean() -> LossWeighting:
     """
 
     def weights(losses: jax.Array, state: tuple[()]) -> tuple[jax.Array, tuple[()]]:
-        logs = jnp.log(losses)
-        return jnp.exp(jnp.mean(logs) - logs) / len(losses), state
+        active = losses != 0
+        logs = jnp.where(active, jnp.log(losses), 0.0)
+        num = jnp.maximum(jnp.sum(active), 1).astype(losses.dtype)
+        weights = jnp.exp(jnp.sum(logs) / num - logs) / num
+        return jnp.where(active, weights, 0.0), state
 
     return LossWeighting(lambda _: (), weights)

@@ -12,9 +12,11 @@ from mmpareto_jax.weightings._weighting import (
     Learned,
     Weighting,
     check_at_least,
+    kept,
     learn,
     learned,
     required,
+    rows_or_ones,
 )
 
 
@@ -22,7 +24,7 @@ class GradNormState(NamedTuple):
     """State of GradNorm.
 
     Attributes:
-      first: [K], the losses of the first step, zeros before it.
+      first: [K], the first losses that are not 0; zeros before them.
       learned: the weights [K]; they sum to K.
     """
 
@@ -46,6 +48,11 @@ def gradnorm(
     :math:`\sum_k w_k = K`. The step is combined with the weights it began with. It
     needs ``tx.update(..., losses=losses)``, with positive losses.
 
+    An objective whose loss is exactly 0 is left out of the step: its weight is 0, its
+    place in w stays, and the others are weighted and trained as if it were not there;
+    its :math:`L_k^{(0)}` is the first loss that is not 0. A negative loss makes the
+    weights NaN, and leaves the state as it was.
+
     Args:
       alpha: α ≥ 0, the pull towards a common training rate.
       optimizer: for w; by default ``optax.adam(0.025)``.
@@ -62,8 +69,8 @@ def gradnorm(
       >>> weighting = mmp.weightings.gradnorm()
       >>> state = weighting.init(2)
       >>> gramian, losses = jnp.diag(jnp.array([1.0, 4.0])), jnp.ones(2)
-      >>> _, state = weighting.weights(gramian, state, losses=losses, scale=1.0)
-      >>> _, state = weighting.weights(gramian, state, losses=losses, scale=1.0)
+      >>> _, state = weighting.weights(gramian, state, losses=losses)
+      >>> _, state = weighting.weights(gramian, state, losses=losses)
       >>> print(state.learned.value.round(2))
       [1.05 0.95]
 
@@ -81,20 +88,33 @@ def gradnorm(
         gramian: jax.Array,
         state: GradNormState,
         losses: jax.Array | None = None,
-        scale: jax.Array | float = 1.0,
+        rows: jax.Array | None = None,
     ) -> tuple[jax.Array, GradNormState]:
         losses = required("gradnorm", losses)
-        first = jnp.where(state.first == 0, losses, state.first)
-        norms = jnp.sqrt(jnp.diagonal(gramian)) * scale
-        now = state.learned.value.astype(gramian.dtype)
-        rates = losses / first
-        rates = rates / jnp.mean(rates)
+        active = losses != 0
+        num = jnp.maximum(jnp.sum(active), 1).astype(gramian.dtype)
+        first = jnp.where(state.first == 0, losses, state.first.astype(losses.dtype))
+        rows = rows_or_ones(rows, gramian)
+        norms = jnp.sqrt(jnp.diagonal(gramian)) * rows
+        own = state.learned.value.astype(gramian.dtype)
+        share = jnp.sum(own, where=active)
+        now = jnp.where(active, own * (num / jnp.where(share == 0, 1.0, share)), 0.0)
+        rates = losses / jnp.where(active, first, 1.0)
+        mean_rate = jnp.sum(rates) / num
+        rates = rates / jnp.where(mean_rate == 0, 1.0, mean_rate)
         weighted = now * norms
-        slope = jnp.sign(weighted - jnp.mean(weighted) * rates**alpha) * norms
+        goal = jnp.sum(weighted, where=active) / num * rates**alpha
+        slope = jnp.where(active, jnp.sign(weighted - goal) * norms, 0.0)
         later = learn(optimizer, state.learned, slope)
         # Below zero an objective would be maximised.
-        value = jnp.maximum(later.value, 1e-3)
-        value = value * (len(value) / jnp.sum(value))
-        return now, GradNormState(first, later._replace(value=value))
+        value = jnp.where(active, jnp.maximum(later.value, 1e-3), 0.0)
+        # What the others have of the sum K stays theirs.
+        total = len(value) - jnp.sum(state.learned.value, where=~active)
+        value = value * (total / jnp.maximum(jnp.sum(value), 1e-3))
+        value = jnp.where(active, value, state.learned.value)
+        after = GradNormState(first, later._replace(value=value))
+        usable = jnp.all(losses >= 0) & jnp.any(active)
+        now = jnp.where(losses < 0, jnp.nan, now)
+        return now * rows, kept(usable, after, state)
 
-    return Weighting(init, weights, ("losses", "scale"))
+    return Weighting(init, weights, ("losses", "rows"))

@@ -15,7 +15,7 @@ def imtl_l(optimizer: optax.GradientTransformation | None = None) -> LossWeighti
     .. math:: \sum_k e^{s_k} L_k - s_k
 
     with s trained beside the model, from 0; where it is optimal every weighted loss
-    is 1.
+    is 1. A loss of exactly 0 does not train its own, which would grow without bound.
 
     Args:
       optimizer: for s; by default ``optax.adam(1e-3)``.
@@ -37,6 +37,8 @@ def imtl_l(optimizer: optax.GradientTransformation | None = None) -> LossWeighti
 
     def weights(losses: jax.Array, state: Learned) -> tuple[jax.Array, Learned]:
         now = jnp.exp(state.value.astype(losses.dtype))
-        return now, learn(optimizer, state, now * losses - 1)
+        # At 0 the best s is infinite: it would run away while the loss stays there.
+        slope = jnp.where(losses == 0, 0.0, now * losses - 1)
+        return now, learn(optimizer, state, slope)
 
     return LossWeighting(lambda num: learned(optimizer, jnp.zeros((num,))), weights)

@@ -39,7 +39,8 @@ def metabalance(
     .. math:: d = g_t + \sum_{k \ne t} \Big( r \frac{m_t}{m_k} + 1 - r \Big) g_k,
         \qquad m_k \leftarrow \beta m_k + (1 - \beta) \|g_k\|
 
-    with running means m of the norms. The paper takes norms layer by layer: give each
+    with running means m of the norms. A gradient of zero stays as it is, whatever its
+    mean, and adds nothing. The paper takes norms layer by layer: give each
     layer a group of its own (``ObjectiveGroups.from_labels``) to do so.
 
     Args:
@@ -61,7 +62,7 @@ def metabalance(
       >>> import mmpareto_jax as mmp
       >>> weighting = mmp.weightings.metabalance(relax=1.0)
       >>> gramian = jnp.diag(jnp.array([1.0, 16.0]))
-      >>> print(weighting.weights(gramian, weighting.init(2), scale=1.0)[0])
+      >>> print(weighting.weights(gramian, weighting.init(2))[0])
       [1.   0.25]
 
     References:
@@ -88,11 +89,14 @@ def metabalance(
         rows = rows_or_ones(rows, gramian)
         norms = jnp.sqrt(jnp.diagonal(gramian)) * rows
         mean = beta * state.means.astype(norms.dtype) + (1 - beta) * norms
-        ratio = mean[target] / jnp.where(mean > 0, mean, 1.0)
-        of = {"reduce": ratio < 1, "enlarge": ratio > 1, "both": mean > 0}
-        changed = of[strategy] & (mean > 0)
-        weights = jnp.where(changed, relax * ratio + (1 - relax), 1.0)
-        own = jnp.arange(len(weights)) == target
-        return rows * jnp.where(own, 1.0, weights), MetaBalanceState(mean)
+        goal = mean[target]
+        of = {"reduce": goal < mean, "enlarge": goal > mean, "both": mean > 0}
+        others = jnp.arange(len(rows)) != target
+        # A mean that dies out under zero gradients would have an infinite ratio.
+        changed = of[strategy] & (mean > 0) & (norms > 0) & others
+        # goal / mean may be out of range where goal times this is not.
+        share = rows / jnp.where(changed, mean, 1.0)
+        weights = relax * goal * share + (1 - relax) * rows
+        return jnp.where(changed, weights, rows), MetaBalanceState(mean)
 
     return Weighting(init, weights, ("rows",))

@@ -75,9 +75,7 @@ def nash_mtl(max_norm: float = 1.0, *, update_every: int = 1) -> Weighting:
         zero = jnp.zeros((), jnp.int32)
         return NashMTLState(zero, jnp.ones((num,)) / num, SolverReport.zeros())
 
-    def bargain(
-        gramian: jax.Array, rows: jax.Array
-    ) -> tuple[jax.Array, SolverReport]:
+    def bargain(gramian: jax.Array, rows: jax.Array) -> tuple[jax.Array, SolverReport]:
         # The equation is that of the Gramian over its norm; its solution is that of
         # the Gramian itself times the root of the norm.
         common = in_one_scale(gramian, rows)

@@ -14,7 +14,8 @@ def uncertainty(optimizer: optax.GradientTransformation | None = None) -> LossWe
 
     .. math:: \sum_k \frac{L_k}{2 e^{s_k}} + \frac{s_k}{2}, \qquad s_k = \log \sigma_k^2
 
-    with the log-variances s trained beside the model, from 0.
+    with the log-variances s trained beside the model, from 0; a loss of exactly 0 does
+    not train its own, whose best value would be minus infinity.
 
     Args:
       optimizer: for s; by default ``optax.adam(1e-3)``.
@@ -38,6 +39,8 @@ def uncertainty(optimizer: optax.GradientTransformation | None = None) -> LossWe
 
     def weights(losses: jax.Array, state: Learned) -> tuple[jax.Array, Learned]:
         now = 0.5 * jnp.exp(-state.value.astype(losses.dtype))
-        return now, learn(optimizer, state, 0.5 - now * losses)
+        # At 0 the best s is infinite: it would run away while the loss stays there.
+        slope = jnp.where(losses == 0, 0.0, 0.5 - now * losses)
+        return now, learn(optimizer, state, slope)
 
     return LossWeighting(lambda num: learned(optimizer, jnp.zeros((num,))), weights)

@@ -62,10 +62,15 @@ class LossWeighting(NamedTuple):
     :func:`mmpareto_jax.scalarize` the weighted sum is differentiated, which gives the
     same update for the price of one backward pass.
 
+    Both keep the old state where the losses or the new state are not finite. The rules
+    of the library that need positive losses leave an objective whose loss is exactly 0
+    out of the step: in this batch it has nothing to learn.
+
     Attributes:
       init: ``init(K) -> state``, K the number of all objectives.
-      weights: ``weights(losses, state) -> (weights, state)``: [K] from [K]; the
-        update is that of ``sum_k weights[k] * losses[k]``, the weights held constant.
+      weights: ``weights(losses, state) -> (weights, state)``: [K] from [K], float32
+        or float64; the update is that of ``sum_k weights[k] * losses[k]``, the
+        weights held constant.
       extras: names of further arguments of ``tx.update`` that ``weights`` takes as
         keyword arguments, [K] each, or None where they are not given.
     """
@@ -159,6 +164,25 @@ def required(name: str, losses: jax.Array | None) -> jax.Array:
             "losses=losses)."
         )
     return losses
+
+
+def kept(usable: jax.Array, new: State, old: State) -> State:
+    """The new state in the old one's dtypes; the old one where a step went wrong.
+
+    A step that is not finite must leave nothing behind in a rule: what it wrote into
+    the state would be there for ever.
+
+    Args:
+      usable: scalar bool, whether what the rule read was finite.
+      new: the state that it returned.
+      old: the state that it was given.
+    """
+    new = jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), new, old)
+    for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
+        if jnp.issubdtype(b.dtype, jnp.inexact):
+            # An infinity that a rule has begun with is its own affair.
+            usable &= jnp.all(jnp.isfinite(a) | (a == b))
+    return jax.tree.map(lambda a, b: jnp.where(usable, a, b), new, old)
 
 
 def zero_where_stationary(weights: jax.Array, gramian: jax.Array) -> jax.Array:

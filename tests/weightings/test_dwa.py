@@ -27,6 +27,16 @@ def test_epochs_of_two_steps():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_an_epoch_of_zeros_says_nothing_of_a_rate():
+    """Nor does one that is all but zero make a NaN."""
+    rule = mmp.weightings.dwa(temperature=0.5)
+    for first, expected in ((0.0, [1, 1]), (2e-38, [2, 0])):
+        state = rule.init(2)
+        for losses in ([first, 4.0], [5.0, 4.0], [1.0, 1.0]):
+            weights, state = rule.weights(jnp.array(losses), state)
+        np.testing.assert_allclose(weights, expected, rtol=1e-6)
+
+
 def test_mistakes():
     for temperature in (0.0, -1.0, np.inf):
         with pytest.raises(ValueError, match="dwa: temperature must be positive"):

@@ -6,7 +6,8 @@ import mmpareto_jax as mmp
 
 
 def weights_of(rule, gramian, scale=1.0):
-    return rule.weights(gramian, rule.init(len(gramian)), scale=scale)[0]
+    rows = jnp.full(len(gramian), scale)
+    return rule.weights(gramian, rule.init(len(gramian)), rows=rows)[0] / rows
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])

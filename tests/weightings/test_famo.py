@@ -49,6 +49,17 @@ def test_the_default_optimizer(x64):
         np.testing.assert_allclose(weights, softmax(np.array([x, -x])), rtol=1e-9)
 
 
+def test_no_improvement_from_the_minimum_or_to_it():
+    """The logits of the others move as if it were not there; its own do not."""
+    rule = mmp.weightings.famo(optax.sgd(1.0), minimum=[-0.5, 0.0, 0.0])
+    state = rule.init(3)
+    for losses in ([-0.5, 1.0, 1.0], [2.0, 0.5, 1.0], [-0.5, 0.5, 1.0]):
+        _, state = rule.weights(jnp.array(losses), state)
+    step = np.log(2) / 4
+    np.testing.assert_allclose(state.logits.value, [0, -step, step], rtol=1e-6)
+    np.testing.assert_allclose(state.losses, [0, 0.5, 1])
+
+
 def test_mistakes():
     rule = mmp.weightings.famo(minimum=[0.0])
     with pytest.raises(ValueError, match=r"famo: minimum .*\(2,\)"):

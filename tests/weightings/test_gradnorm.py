@@ -32,7 +32,7 @@ def test_only_relative_rates_count():
     rule = mmp.weightings.gradnorm(optimizer=optax.sgd(0.1))
     state = rule.init(2)
     for losses in ([2.0, 8.0], [1.0, 2.0]):
-        _, state = rule.weights(jnp.eye(2), state, losses=jnp.array(losses), scale=1.0)
+        _, state = rule.weights(jnp.eye(2), state, losses=jnp.array(losses))
     np.testing.assert_allclose(state.learned.value, [1.1, 0.9], rtol=1e-6)
 
 
@@ -40,9 +40,23 @@ def test_weights_stay_positive():
     rule = mmp.weightings.gradnorm(optimizer=optax.sgd(10.0))
     state, gramian = rule.init(2), jnp.diag(jnp.array([100.0, 1.0]))
     for _ in range(2):
-        weights, state = rule.weights(gramian, state, losses=jnp.ones(2), scale=1.0)
+        weights, state = rule.weights(gramian, state, losses=jnp.ones(2))
     assert 0 < weights[0] < 0.01
     np.testing.assert_allclose(weights.sum(), 2, rtol=1e-6)
+
+
+def test_the_first_loss_is_the_first_that_is_not_zero():
+    """Until then it has no weight, and then the rate 1."""
+    rule = mmp.weightings.gradnorm(optimizer=optax.sgd(0.1))
+    state = rule.init(2)
+    weights, state = rule.weights(jnp.eye(2), state, losses=jnp.array([2.0, 0.0]))
+    np.testing.assert_allclose(weights, [1, 0])
+    np.testing.assert_allclose(state.learned.value, [1, 1])
+    weights, state = rule.weights(jnp.eye(2), state, losses=jnp.array([1.0, 8.0]))
+    np.testing.assert_allclose(weights, [1, 1])
+    np.testing.assert_allclose(state.first, [2, 8])
+    # Rates 1/2 and 1: the second trains slowly, and its weight grows.
+    np.testing.assert_allclose(state.learned.value, [0.9, 1.1], rtol=1e-6)
 
 
 def test_mistakes():

@@ -21,3 +21,11 @@ def test_settles_where_weighted_losses_are_one():
     for _ in range(200):
         weights, state = rule.weights(losses, state)
     np.testing.assert_allclose(weights * losses, [1, 1], rtol=1e-4)
+
+
+def test_a_loss_of_zero_does_not_train_its_weight():
+    """It would grow without bound in a warm-up where the loss is 0."""
+    rule = mmp.weightings.imtl_l(optax.sgd(0.1))
+    _, state = rule.weights(jnp.array([0.0, 3.0]), rule.init(2))
+    assert state.value[0] == 0
+    assert state.value[1] != 0

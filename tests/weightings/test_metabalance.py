@@ -21,9 +21,20 @@ def test_three_steps_in_numpy(strategy, target):
         changed = {"reduce": ratio < 1, "enlarge": ratio > 1, "both": ratio > 0}
         expected = np.where(changed[strategy], relax * ratio + 1 - relax, 1)
         gramian = jnp.diag(jnp.array(norms) ** 2) / scale**2
-        weights, state = rule.weights(gramian, state, scale=scale)
+        rows = jnp.full(3, scale)
+        weights, state = rule.weights(gramian, state, rows=rows)
+        weights = weights / rows
         np.testing.assert_allclose(weights, expected, rtol=1e-5)
         assert weights[target] == 1
+
+
+def test_a_gradient_of_zero_stays_zero():
+    """Although its dying mean has an infinite ratio to the target's."""
+    rule = mmp.weightings.metabalance()
+    state = rule.init(2)._replace(means=jnp.array([100.0, 2e-38]))
+    weights, state = rule.weights(jnp.diag(jnp.array([1.0, 0.0])), state)
+    np.testing.assert_array_equal(weights, [1, 1])
+    assert np.isfinite(state.means).all()
 
 
 def test_mistakes():

@@ -19,9 +19,10 @@ def test_the_equation(x64):
 def test_the_norm_is_limited(limit, expected):
     rule, free = mmp.weightings.nash_mtl(limit), mmp.weightings.nash_mtl(0)
     gramian = jnp.diag(jnp.array([9.0, 16.0]))
-    weights, _ = rule.weights(gramian, rule.init(2), scale=2.0)
-    plain, _ = free.weights(gramian, free.init(2), scale=2.0)
-    norm = 2 * jnp.sqrt(plain @ gramian @ plain)
+    rows = jnp.full(2, 2.0)
+    weights, _ = rule.weights(gramian, rule.init(2), rows=rows)
+    plain, _ = free.weights(gramian, free.init(2), rows=rows)
+    norm = jnp.sqrt(plain @ gramian @ plain)
     factor = 1 if expected is None else expected / norm
     np.testing.assert_allclose(weights, factor * plain, rtol=1e-5)
 
