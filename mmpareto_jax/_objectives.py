@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax._backward import pull_back
 from mmpareto_jax._groups import (
     ObjectiveGroups,
     Objectives,
@@ -16,9 +17,8 @@ from mmpareto_jax._groups import (
     as_groups,
     named_leaves,
 )
-from mmpareto_jax._lanes import gradient, rows_of
-from mmpareto_jax._losses import named_scalars, split_aux
-from mmpareto_jax._pullback import Pullback, evaluate
+from mmpareto_jax._lanes import gradient
+from mmpareto_jax._pullback import Pullback
 from mmpareto_jax._reach import Rows
 
 Args = ParamSpec("Args")
@@ -98,16 +98,17 @@ def value_and_objective_grads(
     def value_and_grads(params: PyTree, *args: Any, **kwargs: Any) -> Any:
         _check_params(params, "value_and_objective_grads")
         call = functools.partial(_call, fun, args, kwargs)
-        losses, aux, names, swept = _sweep(call, params, has_aux, pullback)
-        rows = [rows_of(x) for x in swept]
+        found = pull_back(call, params, has_aux, pullback)
+        rows, names = found.rows, found.names
         if named is not None:
             # A bare number stands for whatever the function calls that many losses.
             bare = isinstance(groups, int) and groups == len(names)
             given = as_groups(names, "value_and_objective_grads") if bare else named
             rows = _rows_as_given(given, names, params, None if dense else rows)
         leaves, treedef = jax.tree.flatten(params)
+        swept = cast("list[Any]", found.grads)
         grads = [gradient(x, r, p) for x, r, p in zip(swept, rows, leaves, strict=True)]
-        values = (losses, aux) if has_aux else losses
+        values = (found.losses, found.aux) if has_aux else found.losses
         return values, jax.tree.unflatten(treedef, grads)
 
     return cast("Callable[Args, tuple[Values, PyTree]]", value_and_grads)
@@ -164,8 +165,8 @@ def objective_groups(
     def record(params: PyTree, dynamic: list[Any]) -> None:
         args, kwargs = rebuild(dynamic)
         call = functools.partial(_call, fun, args, kwargs)
-        _, _, found["names"], swept = _sweep(call, params, has_aux, "unroll")
-        found["rows"] = [rows_of(x) for x in swept]
+        pulled = pull_back(call, params, has_aux, None)
+        found["names"], found["rows"] = pulled.names, pulled.rows
 
     _check_params(params, "objective_groups")
     jax.eval_shape(record, params, dynamic)
@@ -174,36 +175,16 @@ def objective_groups(
     members: dict[str, str] = {}
     groups: dict[str, tuple[str, ...]] = {}
     for rows in sorted(set(reached), key=lambda rows: (-len(rows), rows)):
-        name = "+".join(names[k] for k in rows) or "none"
+        name = "+".join(_quoted(names[k]) for k in rows) or "none"
         groups[name] = tuple(names[k] for k in rows)
         members |= {p: name for p, r in zip(paths, reached, strict=True) if r == rows}
     return ObjectiveGroups(names, groups, members)
 
 
-def _sweep(
-    call: Callable[[PyTree], Any],
-    params: PyTree,
-    has_aux: bool,
-    pullback: Pullback,
-) -> tuple[Any, Any, tuple[str, ...], list[Any]]:
-    """Runs the forward pass and pulls back every objective in one sweep.
-
-    Returns:
-      The losses as `call` returns them, aux, the objectives' names, and per leaf of
-      `params` its gradients as lanes (or an array of zeros: no objective reaches it).
-    """
-    names: tuple[str, ...] = ()
-
-    def scalars(params: PyTree) -> tuple[list[jax.Array], Any]:
-        nonlocal names
-        losses, aux = split_aux(call(params)) if has_aux else (call(params), None)
-        names, values = named_scalars(losses)
-        return values, (losses, aux)
-
-    values, vjp, (losses, aux) = jax.vjp(scalars, params, has_aux=True)
-    cotangents = [jnp.ones_like(x) for x in values]
-    backward = jax.make_jaxpr(vjp)(cotangents)
-    return losses, aux, names, evaluate(backward, cotangents, pullback=pullback)
+def _quoted(name: str) -> str:
+    """An objective's name as a part of a group's, which no other group may have."""
+    plain = name not in ("", "none") and not set(name) & set("+'\"")
+    return name if plain else repr(name)
 
 
 def _call(fun: Any, args: Any, kwargs: Any, params: PyTree) -> Any:
