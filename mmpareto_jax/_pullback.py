@@ -268,13 +268,20 @@ def _barriers(values: Sequence[Any], wanted: Sequence[bool]) -> list[Any]:
     for i, value in enumerate(values):
         leaves = jax.tree.leaves(value)
         if wanted[i] and leaves:
-            kinds.setdefault(getattr(jax.typeof(leaves[0]), "vma", None), []).append(i)
+            kinds.setdefault(_varying(leaves[0]), []).append(i)
     out = list(values)
     for members in kinds.values():
         passed = jax.lax.optimization_barrier([values[i] for i in members])
         for i, value in zip(members, passed, strict=True):
             out[i] = value
     return out
+
+
+def _varying(x: Any) -> Any:
+    """The mesh axes that a value inside ``shard_map`` varies over, hashable."""
+    kind = jax.typeof(x)
+    # jax < 0.10.2 calls it `vma`.
+    return getattr(kind, "manual_axis_type", None) or getattr(kind, "vma", None)
 
 
 def _bind(eqn: jex.JaxprEqn, args: Sequence[Any]) -> list[Any]:
