@@ -161,12 +161,9 @@ def _constants(
     nothing: list[Known] = [unknown] * len(closed.consts)
     try:
         both = jax.make_jaxpr(residuals)(params)
-    except (
-        # Called with arrays, outside of jit, the function may look at their values.
-        jax.errors.ConcretizationTypeError,
-        jax.errors.TracerArrayConversionError,
-        jax.errors.TracerIntegerConversionError,
-    ):
+    except Exception:
+        # Called with arrays, outside of jit, the function may look at their values; and
+        # whatever it objects to, without this second trace it has worked.
         return nothing
     types = [(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.constvars]
     if [(x.shape, x.dtype) for x in both.out_avals] != types:

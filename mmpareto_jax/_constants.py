@@ -35,7 +35,12 @@ def constant(x: Any) -> Known:
 def fold(eqn: jex.JaxprEqn, ins: Sequence[Known]) -> list[Known]:
     """The values of an equation's outputs, for the few primitives that indices take."""
     rule = _RULES.get(eqn.primitive.name)
-    if rule is None or (eqn.invars and all(x is unknown for x in ins)):
+    shape = getattr(eqn.outvars[0].aval, "shape", ())
+    if (
+        rule is None
+        or (eqn.invars and all(x is unknown for x in ins))
+        or not all(isinstance(n, int) for n in shape)
+    ):
         return [unknown] * len(eqn.outvars)
 
     @functools.cache
@@ -46,7 +51,7 @@ def fold(eqn: jex.JaxprEqn, ins: Sequence[Known]) -> list[Known]:
         out: Any = eqn.outvars[0].aval
         try:
             return np.asarray(rule(eqn.params, *args)).astype(out.dtype)
-        except TypeError:  # a symbolic shape, or a dtype that NumPy does not have
+        except (TypeError, ValueError):  # a dtype, or a number of cases, beyond NumPy
             return None
 
     return [value]

@@ -38,7 +38,7 @@ def _windows(known: Sequence[Any], sizes: Any, full: Any) -> list[_Window]:
     """The window of a dynamic slice, its starts clamped as jax does."""
     starts: list[int | None] = []
     for value, size, n in zip(known, sizes, full, strict=True):
-        if size is n or (isinstance(size, int) and size == n):
+        if size == n:
             starts.append(0)
         elif (found := value()) is None or not isinstance(n, int):
             starts.append(None)
@@ -52,7 +52,7 @@ def _read(where: Support, windows: Sequence[_Window], full: Sequence[Any]) -> Su
 
     def one(box: Box) -> Box:
         return tuple(
-            own if start == 0 and (size is n or size == n) else _seen(own, start, size)
+            own if start == 0 and size == n else _seen(own, start, size)
             for own, (start, size), n in zip(box, windows, full, strict=True)
         )
 
@@ -84,7 +84,7 @@ def _written(
 
     def one(box: Box) -> Box:
         return tuple(
-            own if start == 0 and (size is n or size == n) else _put(own, start, n)
+            own if start == 0 and size == n else _put(own, start, n)
             for own, (start, size), n in zip(box, windows, full, strict=True)
         )
 
@@ -95,7 +95,7 @@ def _written(
 def _outside(own: Axis, window: _Window, n: Any) -> Axis | None:
     """An axis without the window; None if nothing is left of it."""
     start, size = window
-    if start == 0 and (size is n or size == n):
+    if start == 0 and size == n:
         return None
     _, where = flat(own)
     left = _runs.without(
@@ -154,8 +154,9 @@ def _gather(eqn: Any, terms: Sequence[Support], known: Sequence[Any]) -> Support
     if taken is not None and (sizes[dims[0]] != 1 or dims[0] not in collapsed):
         taken = None
     starts = dict(zip(dims, points[0].tolist(), strict=True)) if one_point else {}
+    moving = {*dims, *numbers.operand_batching_dims}
     windows = [
-        (starts.get(d) if d in dims else 0, size) for d, size in enumerate(sizes)
+        (starts.get(d) if d in moving else 0, size) for d, size in enumerate(sizes)
     ]
 
     def one(box: Box) -> list[Box]:
@@ -244,9 +245,7 @@ def _scatter(replaces: bool) -> Callable[..., Support]:
 def _read_in(box: Box, windows: Sequence[_Window], full: Any, skip: int) -> Box:
     """A box of an update in its places, on all axes but one."""
     return tuple(
-        own
-        if d == skip or (start == 0 and (size is n or size == n))
-        else _put(own, start, n)
+        own if d == skip or (start == 0 and size == n) else _put(own, start, n)
         for d, (own, (start, size), n) in enumerate(
             zip(box, windows, full, strict=True)
         )

@@ -41,6 +41,11 @@ def value_and_objective_grads(
     work of the gradient of the sum, and less where the sum's own gradient recomputes
     (``jax.checkpoint``), since K objectives recompute once.
 
+    A backward pass with a constant part (a ``custom_vjp`` that adds the gradient of an
+    auxiliary loss) gives what ``jax.grad`` of each loss gives, and the constant counts
+    as reaching. The objectives are then pulled back one by one: the forward passes are
+    merged by XLA, effects such as ``jax.debug.print`` are not.
+
     Args:
       fun: ``fun(params, *args, **kwargs)`` returns the losses: a mapping from names to
         real scalars, or an array [K] of them. With `has_aux` it returns
@@ -57,11 +62,13 @@ def value_and_objective_grads(
 
     Returns:
       A function of ``(params, *args, **kwargs)`` that returns ``(losses, grads)``, or
-      ``((losses, aux), grads)`` with `has_aux`. The losses are what `fun` returned;
-      ``grads`` has the structure of the parameters, and a leaf is an array
-      [K_g, \*param.shape] of the parameter's dtype, with a row for each of the K_g
-      objectives of its group, in the group's order. A parameter that no loss reaches
-      has K_g = 0.
+      ``((losses, aux), grads)`` with `has_aux`. The losses are what `fun` returned, a
+      dict in its own order; ``jax.jit`` sorts the keys of a dict that it returns, so
+      read losses by their names. ``grads`` has the structure of the parameters, and a
+      leaf is an array [K_g, \*param.shape] of the parameter's dtype, with a row for
+      each of the K_g objectives of its group, in the order of ``groups.groups``, which
+      is the order of ``groups.objectives`` in groups that were inferred. A parameter
+      that no loss reaches has K_g = 0.
 
     Raises:
       TypeError: a parameter, or a loss, is not real and floating.
@@ -135,9 +142,17 @@ def objective_groups(
       has_aux: whether `fun` returns ``(losses, aux)``.
       **kwargs: keyword arguments of `fun`.
 
+    An objective whose cotangent may arrive counts, so a row may be zero: what an
+    array holds is followed axis by axis through slices, reshapes, concatenations,
+    stacks, sums, products and indexing with Python numbers (``losses.at[k].set``),
+    whatever its size. Indices that are data (``take``, a ``dynamic_slice`` with a
+    computed start), masks that are multiplied in, convolutions' channels and a
+    rectangle too many (a support is at most 16 boxes) count as everywhere.
+
     Returns:
       The groups, those with most objectives first. Parameters that no loss reaches
-      are in the group ``"none"``.
+      are in the group ``"none"``. In a group's name an objective is quoted that is
+      called ``none`` or has a ``+`` or a quote in its name.
 
     Raises:
       TypeError: a parameter, or a loss, is not real and floating.

@@ -136,18 +136,11 @@ class _Sweep:
         # If nothing is left, one row still tells what type of zero that is.
         rows = merged(x.rows for x in found) or merged(x.rows for x in facts)[:1]
         ins = [x.at(rows) if isinstance(x, Lanes) else x for x in ins]
-        if self.stacked:
-            axes = [0 if isinstance(x, Lanes) else None for x in ins]
-            args = [values_of(x) for x in ins]
-            outs = jax.vmap(lambda *xs: _bind(eqn, xs), axes, axis_size=len(rows))(
-                *args
-            )
-        else:
-            per_row = [
-                _bind(eqn, [x.values[i] if isinstance(x, Lanes) else x for x in ins])
-                for i in range(len(rows))
-            ]
+        outs = self.batched(eqn, ins, len(rows)) if self.stacked else None
+        if outs is None:
+            per_row = [_bind(eqn, [_at(x, i) for x in ins]) for i in range(len(rows))]
             outs = list(zip(*per_row, strict=True))
+            outs = [jnp.stack(x) for x in outs] if self.stacked else outs
 
         def kept(values: Any, fact: Fact) -> Any:
             if fact.where:
@@ -155,6 +148,16 @@ class _Sweep:
             return jnp.zeros_like(values[0]) if fact.zero else values[0]
 
         return [kept(*x) for x in zip(outs, found, strict=True)], found
+
+    def batched(self, eqn: jex.JaxprEqn, ins: list[Any], num: int) -> list[Any] | None:
+        """All rows at once; None if jax cannot batch this primitive."""
+        axes = [0 if isinstance(x, Lanes) else None for x in ins]
+        each: Callable[..., Any]
+        each = jax.vmap(lambda *xs: _bind(eqn, xs), axes, axis_size=num)
+        try:
+            return list(each(*(values_of(x) for x in ins)))
+        except NotImplementedError:  # a depthwise convolution's gradient, for one
+            return None
 
     def add(self, eqn: jex.JaxprEqn, ins: list[Any], facts: list[Fact]) -> _Swept:
         """A sum: where an objective is in one term only there is nothing to add."""
@@ -255,6 +258,10 @@ class _Sweep:
                 )
             outs = jax.lax.platform_dependent(*args, **by_name)
         return unpack(outs, out_rows), found
+
+
+def _at(x: Any, i: int) -> Any:
+    return x.values[i] if isinstance(x, Lanes) else x
 
 
 def _barriers(values: Sequence[Any], wanted: Sequence[bool]) -> list[Any]:

@@ -402,6 +402,27 @@ def test_a_backward_pass_with_a_constant_part(fun):
     check(fun, jax.tree.map(jnp.asarray, params), x, expected=expected)
 
 
+@pytest.mark.parametrize("pullback", PULLBACKS)
+def test_a_constant_part_with_aux_and_given_groups(pullback, x64):
+    """aux comes once; K names give every parameter K rows."""
+
+    def fun(params, x):
+        losses = constant_in_the_other_row(params, x)
+        return losses, {"sum": jnp.sum(params["w"])}
+
+    params, x = {"w": jnp.array([0.3, -0.7]), "unused": jnp.ones(1)}, jnp.ones((1, 1))
+    step = jax.jit(
+        mmp.value_and_objective_grads(fun, ("b", "a"), has_aux=True, pullback=pullback)
+    )
+    (losses, aux), grads = step(params, x)
+    assert set(losses) == {"a", "b"}
+    np.testing.assert_allclose(aux["sum"], -0.4, rtol=1e-12)
+    np.testing.assert_allclose(grads["w"], [[1.0, 1.0], [2.01, 2.01]], rtol=1e-12)
+    np.testing.assert_array_equal(grads["unused"], np.zeros((2, 1)))
+    rows = jax.vmap(step, (None, 0))(params, jnp.ones((3, 1, 1)))[1]["w"]
+    np.testing.assert_allclose(rows, np.tile(grads["w"], (3, 1, 1)), rtol=1e-12)
+
+
 def fallbacks(monkeypatch, fun, params, *args, **kwargs):
     """How often the function was pulled back, beyond once."""
     calls = []
@@ -506,20 +527,20 @@ class Norms(nnx.Module):
 
 
 def nnx_problem(model, inputs):
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    abstract = nnx.eval_shape(model)
+    graphdef, params, rest = nnx.split(abstract, nnx.Param, ...)
 
-    def fun(params, x):
+    def fun(params, rest, x):
         merged = nnx.merge(graphdef, params, rest, copy=True)
         out = merged(x)
         losses = {"a": jnp.mean(out**2), "b": jnp.mean(jnp.abs(out - 1))}
         return losses, nnx.state(merged, nnx.Not(nnx.Param))
 
-    return fun, (params, inputs), {"has_aux": True}
+    return fun, (params, rest, inputs), {"has_aux": True}
 
 
 def resnet_problem():
-    model = ResNet18(3, rngs=nnx.Rngs(0))
-    return nnx_problem(model, jnp.ones((1, 32, 32, 3)))
+    return nnx_problem(lambda: ResNet18(3, rngs=nnx.Rngs(0)), jnp.ones((1, 32, 32, 3)))
 
 
 ORDINARY = {
@@ -527,7 +548,7 @@ ORDINARY = {
     "transformer": transformer_problem,
     "clipped": clipped_problem,
     "control_flow": control_flow_problem,
-    "nnx": lambda: nnx_problem(Norms(), jnp.ones((2, 8, 8, 2))),
+    "nnx": lambda: nnx_problem(Norms, jnp.ones((2, 8, 8, 2))),
     "resnet18": resnet_problem,
     **{form.__name__: functools.partial(array_problem, form) for form in FORMS},
 }
