@@ -90,7 +90,6 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "convert_element_type": lambda x: x,
     "copy": lambda x: x,
     "copy_p": lambda x: x,
-    "pvary": lambda x: x,
     "stop_gradient": lambda x: x,
     "neg": np.negative,
     "not": np.invert,

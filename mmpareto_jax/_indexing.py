@@ -22,10 +22,10 @@ from mmpareto_jax._boxes import (
     boxes,
     flat,
     mapped,
-    reshaped,
     support,
     union,
 )
+from mmpareto_jax._regroup import reshaped
 
 _Window = tuple[Any, Any]  # start (None: unknown) and length on an axis
 

@@ -10,10 +10,10 @@ therefore of one of two kinds:
   those and for no other, because a cotangent that is not there is zero.
 
 A variable of the second kind is carried as ``Lanes``: the objectives that reach it
-and a value for each. Which lanes arrive at a parameter's gradient *is* the answer to
-"which objectives reach this parameter", so the gradients and the groups come from one
-mechanism, and both see through ``jit``, ``scan``, ``cond``, ``checkpoint`` and
-``custom_vjp``.
+and a value for each. Which lanes there are says ``_reach.py``, equation by equation;
+those that arrive at a parameter's gradient *are* the answer to "which objectives reach
+this parameter". So the gradients and the groups come from one mechanism, and both see
+through ``jit``, ``scan``, ``cond``, ``checkpoint`` and ``custom_vjp``.
 
 ``jax.linearize`` with one ``jax.linear_transpose`` per objective gives the same
 numbers, but it refuses ``custom_vjp`` functions and repeats the recomputation of

@@ -35,13 +35,10 @@ _CALLS = frozenset(
     )
 )
 
+# Every output is the operand in its place.
+_PLACES = frozenset(("optimization_barrier", "pvary", "pcast"))
 # Every output is made of the operand in its place, element by element.
-_PLACES = frozenset(
-    (
-        *("psum", "psum_invariant", "psum2", "pmax", "pmin", "ppermute"),
-        *("optimization_barrier",),
-    )
-)
+_REDUCED = frozenset(("psum", "psum_invariant", "psum2", "pmax", "pmin", "ppermute"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +90,8 @@ def flow(eqn: jex.JaxprEqn, ins: Sequence[Fact]) -> list[Fact]:
     if name in _CALLS:
         return trace(eqn.params.get("jaxpr") or eqn.params["call_jaxpr"], ins)
     if name in _PLACES:
+        return list(ins)
+    if name in _REDUCED:
         return [dataclasses.replace(x, known=unknown) for x in ins]
     rows, known = merged(x.rows for x in ins), [x.known for x in ins]
     zero = zero_out(eqn, [x.zero for x in ins], [bool(x.where) for x in ins], known)

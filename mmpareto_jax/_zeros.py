@@ -36,7 +36,7 @@ _TERMS: dict[str, slice] = {
             *("erf", "broadcast_in_dim", "reshape", "squeeze", "expand_dims"),
             *("transpose", "rev", "slice", "split", "unstack", "reduce_sum"),
             *("reduce_max", "reduce_min", "reduce_or", "cumsum", "cummax", "cummin"),
-            *("pvary", "pcast", "stop_gradient", "div", "rem"),
+            *("stop_gradient", "div", "rem"),
             *("dynamic_slice", "gather"),
         ),
         slice(0, 1),

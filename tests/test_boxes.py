@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpareto_jax import _boxes, _runs
+from mmpareto_jax import _boxes, _regroup, _runs
 
 # The same 24 elements: reshaped into each other they must lose nothing.
 SHAPES = [
@@ -62,7 +62,7 @@ def test_union_intersection_and_reshape(seed):
         mask = dense(union, shape)
         for _ in range(3):
             shape = SHAPES[rng.integers(len(SHAPES))]
-            union, mask = _boxes.reshaped(union, shape), mask.reshape(shape)
+            union, mask = _regroup.reshaped(union, shape), mask.reshape(shape)
             np.testing.assert_array_equal(dense(union, shape), mask)
 
 

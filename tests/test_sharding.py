@@ -333,3 +333,28 @@ def test_checkpoint_of_replicated_parameters(name, pullback, x64):
     }
     chex.assert_trees_all_close(losses, {k: x[0] for k, x in truth.items()}, rtol=1e-12)
     chex.assert_trees_all_close(grads, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["stack", "set"])
+def test_losses_in_an_array_inside_shard_map(form):
+    """They come apart there too: each parameter has the row of its own loss."""
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+
+    def losses_fn(params, x):
+        losses = [lax.pmean(jnp.mean((x * w) ** 2), "data") for w in params]
+        if form == "stack":
+            return jnp.stack(losses)
+        return jnp.zeros(2).at[0].set(losses[0]).at[1].set(losses[1])
+
+    params = [jnp.array(2.0), jnp.array(3.0)]
+    x = jnp.arange(8.0)
+    step = jax.shard_map(
+        mmp.value_and_objective_grads(losses_fn),
+        mesh=mesh,
+        in_specs=(P(), P("data")),
+        out_specs=P(),
+    )
+    _, grads = jax.jit(step)(params, x)
+    square = np.mean(np.arange(8.0) ** 2)
+    np.testing.assert_allclose(grads[0], [4 * square], rtol=1e-6)
+    np.testing.assert_allclose(grads[1], [6 * square], rtol=1e-6)
