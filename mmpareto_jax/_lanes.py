@@ -8,9 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from mmpareto_jax._reach import Rows, Support
+from mmpareto_jax._reach import Rows
 from mmpareto_jax._stacks import stack
 
 
@@ -21,47 +20,24 @@ class Lanes:
     Attributes:
       rows: the objectives, increasing; for all others the value is zero.
       values: a tuple of one array per row; or, stacked, one array [len(rows), ...].
-      support: per row, where the value can be non-zero (bool, the value's shape), or
-        None for everywhere. It tells the objectives of a loss *array* apart.
     """
 
     rows: Rows
     values: tuple[jax.Array, ...] | jax.Array
-    support: tuple[Support | None, ...]
 
     @property
     def stacked(self) -> bool:
         """Whether the values are one array."""
         return not isinstance(self.values, tuple)
 
-    def expand(self, rows: Rows) -> Lanes:
-        """The same value on more rows, zero on the new ones."""
+    def at(self, rows: Rows) -> Lanes:
+        """The same value on these rows: without others, and zero on new ones."""
         if self.rows == rows:
             return self
         where = {k: i for i, k in enumerate(self.rows)}
         zero = jnp.zeros_like(self.values[0])
-        nowhere = np.broadcast_to(False, zero.shape)
         values = tuple(self.values[where[k]] if k in where else zero for k in rows)
-        support = tuple(self.support[where[k]] if k in where else nowhere for k in rows)
-        return Lanes(rows, jnp.stack(values) if self.stacked else values, support)
-
-    def keep(self, rows: Rows) -> Lanes | jax.Array:
-        """Drops what is not in `rows` or zero everywhere; an array if none is left."""
-        kept = [
-            i
-            for i, (k, where) in enumerate(zip(self.rows, self.support, strict=True))
-            if k in rows and (where is None or where.any())
-        ]
-        if len(kept) == len(self.rows):
-            return self
-        if not kept:
-            return jnp.zeros_like(self.values[0])
-        values = tuple(self.values[i] for i in kept)
-        return Lanes(
-            tuple(self.rows[i] for i in kept),
-            jnp.stack(values) if self.stacked else values,
-            tuple(self.support[i] for i in kept),
-        )
+        return Lanes(rows, jnp.stack(values) if self.stacked else values)
 
 
 def rows_of(x: Any) -> Rows:
@@ -76,10 +52,7 @@ def values_of(x: Any) -> Any:
 
 def seeds(cotangents: Sequence[jax.Array], *, stacked: bool) -> list[Lanes]:
     """The K output cotangents (scalars) as lanes: objective k is in row k alone."""
-    return [
-        Lanes((k,), c[None] if stacked else (c,), (np.ones((), bool),))
-        for k, c in enumerate(cotangents)
-    ]
+    return [Lanes((k,), c[None] if stacked else (c,)) for k, c in enumerate(cotangents)]
 
 
 def gradient(x: Any, rows: Rows, param: jax.Array) -> jax.Array:
@@ -110,7 +83,7 @@ def pack(
 
     def one(x: Any, rows: Rows, like: Any) -> Any:
         if isinstance(x, Lanes):
-            return x.expand(rows).values
+            return x.at(rows).values
         if not jnp.issubdtype(like.aval.dtype, jax.dtypes.extended):
             # A weak type or a Python scalar would change the type of a carry.
             x = jax.lax.convert_element_type(x, like.aval.dtype)
@@ -124,10 +97,7 @@ def pack(
 
 def unpack(values: Sequence[Any], rows: Sequence[Rows]) -> list[Any]:
     """The inverse of ``pack``."""
-    return [
-        Lanes(r, x, (None,) * len(r)) if r else x
-        for x, r in zip(values, rows, strict=True)
-    ]
+    return [Lanes(r, x) if r else x for x, r in zip(values, rows, strict=True)]
 
 
 def swap(x: Any) -> Any:

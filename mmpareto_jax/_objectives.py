@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax._backward import pull_back
 from mmpareto_jax._groups import (
     ObjectiveGroups,
     Objectives,
@@ -16,9 +17,8 @@ from mmpareto_jax._groups import (
     as_groups,
     named_leaves,
 )
-from mmpareto_jax._lanes import gradient, rows_of
-from mmpareto_jax._losses import named_scalars, split_aux
-from mmpareto_jax._pullback import Pullback, evaluate
+from mmpareto_jax._lanes import gradient
+from mmpareto_jax._pullback import Pullback
 from mmpareto_jax._reach import Rows
 
 Args = ParamSpec("Args")
@@ -41,6 +41,11 @@ def value_and_objective_grads(
     work of the gradient of the sum, and less where the sum's own gradient recomputes
     (``jax.checkpoint``), since K objectives recompute once.
 
+    A backward pass with a constant part (a ``custom_vjp`` that adds the gradient of an
+    auxiliary loss) gives what ``jax.grad`` of each loss gives, and the constant counts
+    as reaching. The objectives are then pulled back one by one: the forward passes are
+    merged by XLA, effects such as ``jax.debug.print`` are not.
+
     Args:
       fun: ``fun(params, *args, **kwargs)`` returns the losses: a mapping from names to
         real scalars, or an array [K] of them. With `has_aux` it returns
@@ -57,11 +62,13 @@ def value_and_objective_grads(
 
     Returns:
       A function of ``(params, *args, **kwargs)`` that returns ``(losses, grads)``, or
-      ``((losses, aux), grads)`` with `has_aux`. The losses are what `fun` returned;
-      ``grads`` has the structure of the parameters, and a leaf is an array
-      [K_g, \*param.shape] of the parameter's dtype, with a row for each of the K_g
-      objectives of its group, in the group's order. A parameter that no loss reaches
-      has K_g = 0.
+      ``((losses, aux), grads)`` with `has_aux`. The losses are what `fun` returned, a
+      dict in its own order; ``jax.jit`` sorts the keys of a dict that it returns, so
+      read losses by their names. ``grads`` has the structure of the parameters, and a
+      leaf is an array [K_g, \*param.shape] of the parameter's dtype, with a row for
+      each of the K_g objectives of its group, in the order of ``groups.groups``, which
+      is the order of ``groups.objectives`` in groups that were inferred. A parameter
+      that no loss reaches has K_g = 0.
 
     Raises:
       TypeError: a parameter, or a loss, is not real and floating.
@@ -98,16 +105,17 @@ def value_and_objective_grads(
     def value_and_grads(params: PyTree, *args: Any, **kwargs: Any) -> Any:
         _check_params(params, "value_and_objective_grads")
         call = functools.partial(_call, fun, args, kwargs)
-        losses, aux, names, swept = _sweep(call, params, has_aux, pullback)
-        rows = [rows_of(x) for x in swept]
+        found = pull_back(call, params, has_aux, pullback)
+        rows, names = found.rows, found.names
         if named is not None:
             # A bare number stands for whatever the function calls that many losses.
             bare = isinstance(groups, int) and groups == len(names)
             given = as_groups(names, "value_and_objective_grads") if bare else named
             rows = _rows_as_given(given, names, params, None if dense else rows)
         leaves, treedef = jax.tree.flatten(params)
+        swept = cast("list[Any]", found.grads)
         grads = [gradient(x, r, p) for x, r, p in zip(swept, rows, leaves, strict=True)]
-        values = (losses, aux) if has_aux else losses
+        values = (found.losses, found.aux) if has_aux else found.losses
         return values, jax.tree.unflatten(treedef, grads)
 
     return cast("Callable[Args, tuple[Values, PyTree]]", value_and_grads)
@@ -134,9 +142,17 @@ def objective_groups(
       has_aux: whether `fun` returns ``(losses, aux)``.
       **kwargs: keyword arguments of `fun`.
 
+    An objective whose cotangent may arrive counts, so a row may be zero: what an
+    array holds is followed axis by axis through slices, reshapes, concatenations,
+    stacks, sums, products and indexing with Python numbers (``losses.at[k].set``),
+    whatever its size. Indices that are data (``take``, a ``dynamic_slice`` with a
+    computed start), masks that are multiplied in, convolutions' channels and a
+    rectangle too many (a support is at most 16 boxes) count as everywhere.
+
     Returns:
       The groups, those with most objectives first. Parameters that no loss reaches
-      are in the group ``"none"``.
+      are in the group ``"none"``. In a group's name an objective is quoted that is
+      called ``none`` or has a ``+`` or a quote in its name.
 
     Raises:
       TypeError: a parameter, or a loss, is not real and floating.
@@ -164,8 +180,8 @@ def objective_groups(
     def record(params: PyTree, dynamic: list[Any]) -> None:
         args, kwargs = rebuild(dynamic)
         call = functools.partial(_call, fun, args, kwargs)
-        _, _, found["names"], swept = _sweep(call, params, has_aux, "unroll")
-        found["rows"] = [rows_of(x) for x in swept]
+        pulled = pull_back(call, params, has_aux, None)
+        found["names"], found["rows"] = pulled.names, pulled.rows
 
     _check_params(params, "objective_groups")
     jax.eval_shape(record, params, dynamic)
@@ -174,36 +190,16 @@ def objective_groups(
     members: dict[str, str] = {}
     groups: dict[str, tuple[str, ...]] = {}
     for rows in sorted(set(reached), key=lambda rows: (-len(rows), rows)):
-        name = "+".join(names[k] for k in rows) or "none"
+        name = "+".join(_quoted(names[k]) for k in rows) or "none"
         groups[name] = tuple(names[k] for k in rows)
         members |= {p: name for p, r in zip(paths, reached, strict=True) if r == rows}
     return ObjectiveGroups(names, groups, members)
 
 
-def _sweep(
-    call: Callable[[PyTree], Any],
-    params: PyTree,
-    has_aux: bool,
-    pullback: Pullback,
-) -> tuple[Any, Any, tuple[str, ...], list[Any]]:
-    """Runs the forward pass and pulls back every objective in one sweep.
-
-    Returns:
-      The losses as `call` returns them, aux, the objectives' names, and per leaf of
-      `params` its gradients as lanes (or an array of zeros: no objective reaches it).
-    """
-    names: tuple[str, ...] = ()
-
-    def scalars(params: PyTree) -> tuple[list[jax.Array], Any]:
-        nonlocal names
-        losses, aux = split_aux(call(params)) if has_aux else (call(params), None)
-        names, values = named_scalars(losses)
-        return values, (losses, aux)
-
-    values, vjp, (losses, aux) = jax.vjp(scalars, params, has_aux=True)
-    cotangents = [jnp.ones_like(x) for x in values]
-    backward = jax.make_jaxpr(vjp)(cotangents)
-    return losses, aux, names, evaluate(backward, cotangents, pullback=pullback)
+def _quoted(name: str) -> str:
+    """An objective's name as a part of a group's, which no other group may have."""
+    plain = name not in ("", "none") and not set(name) & set("+'\"")
+    return name if plain else repr(name)
 
 
 def _call(fun: Any, args: Any, kwargs: Any, params: PyTree) -> Any:

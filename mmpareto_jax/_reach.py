@@ -1,25 +1,24 @@
-"""Which objectives a value depends on: read from a jaxpr, without evaluating it.
+"""Which objectives a value depends on and where: read from a jaxpr, not evaluated.
 
-``reach`` answers for whole arrays and is what control flow needs before its body is
-run. ``support`` answers for the elements of an array, so that K losses that were
-stacked into one array come apart again; it follows data movement and element-wise
-linear operations and gives up (None: everywhere) at anything else.
+All that the sweep must know before it evaluates an equation is a ``Fact`` about each
+of its values. They are found here, through control flow too; what single primitives
+do to them is in ``_support.py``, ``_indexing.py``, ``_zeros.py``, ``_constants.py``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 from jax.extend import core as jex
 
-Rows: TypeAlias = tuple[int, ...]
-Support: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+from mmpareto_jax._boxes import NOWHERE, Support, axis, mapped, union
+from mmpareto_jax._constants import Known, constant, fold, unknown
+from mmpareto_jax._support import supports
+from mmpareto_jax._zeros import CLIPS, zero_out
 
-_MAX_SIZE = 2**16  # of an array whose elements are told apart
-_SPARSE = frozenset({"pad", "concatenate", "stack"})  # of dense inputs, sparse outputs
+Rows: TypeAlias = tuple[int, ...]
 
 # Primitives whose inner jaxpr has their own inputs and outputs, one to one.
 _CALLS = frozenset(
@@ -33,42 +32,105 @@ _CALLS = frozenset(
         "custom_jvp_call",
         "custom_vjp_call",
         "custom_vjp_call_jaxpr",
-        "shard_map",
     )
 )
 
+# Every output is the operand in its place.
+_PLACES = frozenset(("optimization_barrier", "pvary", "pcast"))
+# Every output is made of the operand in its place, element by element.
+_REDUCED = frozenset(("psum", "psum_invariant", "psum2", "pmax", "pmin", "ppermute"))
 
-def union(rows: Sequence[Rows]) -> Rows:
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """What is known of a value without evaluating it.
+
+    Attributes:
+      where: per objective that the value depends on, where it can be non-zero.
+      zero: whether the value is zero where all cotangents are.
+      known: gives the value, if it is a constant of the program.
+    """
+
+    where: Mapping[int, Support] = dataclasses.field(default_factory=dict)
+    zero: bool = False
+    known: Known = dataclasses.field(default=unknown, compare=False)
+
+    @property
+    def rows(self) -> Rows:
+        """The objectives that the value depends on, increasing."""
+        return tuple(sorted(self.where))
+
+    def term(self, row: int) -> Support:
+        """Where the value can be non-zero for one objective, constants included."""
+        return self.where.get(row, NOWHERE if self.zero else None)
+
+
+def about(value: Any) -> Fact:
+    """What is known of a literal or a constant of a jaxpr."""
+    known = constant(value)
+    written = known()
+    return Fact(zero=written is not None and not written.any(), known=known)
+
+
+def seed(row: int) -> Fact:
+    """What is known of an objective's own cotangent."""
+    return Fact({row: None}, zero=True)
+
+
+def merged(rows: Iterable[Rows]) -> Rows:
     """All objectives in any of `rows`, increasing."""
     return tuple(sorted(set().union(*rows)))
 
 
-def reach(eqn: jex.JaxprEqn, in_rows: Sequence[Rows]) -> list[Rows]:
-    """The objectives of every output of `eqn`, from those of its inputs."""
+def flow(eqn: jex.JaxprEqn, ins: Sequence[Fact]) -> list[Fact]:
+    """What is known of the outputs of an equation, from its inputs."""
     name = eqn.primitive.name
-    if name == "scan":
-        return scan_rows(eqn, in_rows)[1]
-    if name == "cond" and not in_rows[0]:
-        branches = [_reach(b, in_rows[1:]) for b in eqn.params["branches"]]
-        return [union(rows) for rows in zip(*branches, strict=True)]
+    if name in _FLOWS:
+        return _FLOWS[name](eqn, ins)
     if name in _CALLS:
-        return _reach(eqn.params.get("jaxpr") or eqn.params["call_jaxpr"], in_rows)
-    return [union(in_rows)] * len(eqn.outvars)
+        return trace(eqn.params.get("jaxpr") or eqn.params["call_jaxpr"], ins)
+    if name in _PLACES:
+        return list(ins)
+    if name in _REDUCED:
+        return [dataclasses.replace(x, known=unknown) for x in ins]
+    rows, known = merged(x.rows for x in ins), [x.known for x in ins]
+    zero = zero_out(eqn, [x.zero for x in ins], [bool(x.where) for x in ins], known)
+    if not rows:
+        return [Fact(zero=zero, known=x) for x in fold(eqn, known)]
+    found: dict[tuple[Support, ...], list[Support]] = {}
+    outs: list[dict[int, Support]] = [{} for _ in eqn.outvars]
+    for row in rows:
+        # A bound of a clip that is zero at zero is not a term of it.
+        skip = zero and name in CLIPS
+        terms = tuple(NOWHERE if skip and not x.where else x.term(row) for x in ins)
+        if terms not in found:
+            found[terms] = supports(eqn, terms, known)
+        for out, where in zip(outs, found[terms], strict=True):
+            if where != NOWHERE:
+                out[row] = where
+    return [Fact(out, zero) for out in outs]
 
 
-def _reach(jaxpr: jex.Jaxpr | jex.ClosedJaxpr, in_rows: Sequence[Rows]) -> list[Rows]:
+def trace(
+    jaxpr: jex.Jaxpr | jex.ClosedJaxpr,
+    ins: Sequence[Fact],
+    consts: Sequence[Fact] | None = None,
+) -> list[Fact]:
+    """What is known of the outputs of a jaxpr, from its inputs (and constants)."""
+    if consts is None:
+        consts = [about(x) for x in getattr(jaxpr, "consts", ())]
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    env: dict[Any, Rows] = dict.fromkeys(jaxpr.constvars, ())
-    env.update(zip(jaxpr.invars, in_rows, strict=True))
-
-    def read(v: Any) -> Rows:
-        return () if isinstance(v, jex.Literal) else env[v]
-
+    env: dict[Any, Fact] = dict(zip(jaxpr.constvars, consts, strict=True))
+    env.update(zip(jaxpr.invars, ins, strict=True))
     for eqn in jaxpr.eqns:
-        ins = [read(v) for v in eqn.invars]
-        outs = reach(eqn, ins) if any(ins) else [()] * len(eqn.outvars)
+        outs = flow(eqn, [read(env, v) for v in eqn.invars])
         env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(v) for v in jaxpr.outvars]
+    return [read(env, v) for v in jaxpr.outvars]
+
+
+def read(env: Mapping[Any, Fact], v: Any) -> Fact:
+    """The fact about a variable or a literal."""
+    return about(v.val) if isinstance(v, jex.Literal) else env[v]
 
 
 def scan_split(eqn: jex.JaxprEqn) -> tuple[int, int]:
@@ -81,111 +143,100 @@ def scan_split(eqn: jex.JaxprEqn) -> tuple[int, int]:
     return len(consts), len(carry)
 
 
-def scan_rows(
-    eqn: jex.JaxprEqn, in_rows: Sequence[Rows]
-) -> tuple[list[Rows], list[Rows]]:
-    """The objectives of a scan's inputs and outputs, once the carry has settled."""
+def scan_facts(eqn: jex.JaxprEqn, ins: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
+    """Of a scan: what the body is given, once the carry has settled; its outputs."""
     num_consts, num_carry = scan_split(eqn)
-    rows = list(in_rows)
-    carried = slice(num_consts, num_consts + num_carry)
+    split = num_consts + num_carry
+    consts, xs = ins[:num_consts], [_step(x) for x in ins[split:]]
+    carry, outs = _settled(
+        ins[num_consts:split],
+        lambda carry: trace(eqn.params["jaxpr"], [*consts, *carry, *xs]),
+    )
+    length = eqn.params["length"]
+    ys = [_moved(x, lambda box: (axis(length), *box)) for x in outs[num_carry:]]
+    return [*consts, *carry, *xs], [*carry, *ys]
+
+
+def _step(x: Fact) -> Fact:
+    return _moved(x, lambda box: box[1:])
+
+
+def _moved(x: Fact, change: Callable[[Any], Any]) -> Fact:
+    return Fact({k: mapped(where, change) for k, where in x.where.items()}, x.zero)
+
+
+def _settled(
+    carry: Sequence[Fact], body: Callable[[list[Fact]], list[Fact]]
+) -> tuple[list[Fact], list[Fact]]:
+    """What holds of a carry before and after every step; and of the body's outputs."""
+    now = [dataclasses.replace(x, known=unknown) for x in carry]
     while True:
-        outs = _reach(eqn.params["jaxpr"], rows)
-        carry = [union(r) for r in zip(rows[carried], outs[:num_carry], strict=True)]
-        if carry == rows[carried]:
-            return rows, [*carry, *outs[num_carry:]]
-        rows[carried] = carry
+        outs = body(now)
+        after = [_widened(x, y) for x, y in zip(now, outs, strict=False)]
+        if after == now:
+            return now, outs
+        now = after
 
 
-def support(
-    eqn: jex.JaxprEqn, ins: Sequence[Support | None], reached: Sequence[bool]
-) -> list[Support | None]:
-    """Where each output of a linear equation can be non-zero, for one objective.
-
-    Args:
-      eqn: the equation.
-      ins: per input, where it can be non-zero; None for everywhere.
-      reached: per input, whether it depends on a cotangent. An input that does not
-        can only be a factor or, as a term, zero.
-
-    Returns:
-      Per output a bool array of its shape, or None: everywhere.
-    """
-    name = eqn.primitive.name
-    known = any(x is not None for x in ins)
-    large = any(math.prod(_shape(v)) > _MAX_SIZE for v in eqn.outvars)
-    if name not in _SUPPORT or large or not (known or name in _SPARSE):
-        return [None] * len(eqn.outvars)
-    terms = [
-        np.broadcast_to(depends, _shape(v)) if x is None else x
-        for x, depends, v in zip(ins, reached, eqn.invars, strict=True)
-    ]
-    outs = _SUPPORT[name](terms, eqn.params)
-    outs = outs if isinstance(outs, list) else [outs]
-    return [None if x is None or x.all() else x for x in outs]
+def _widened(x: Fact, y: Fact) -> Fact:
+    """What holds of both. A set that still grows is everywhere, so that it ends."""
+    new = dict(x.where)
+    for k, where in y.where.items():
+        grows = k in new and new[k] != where and union([new[k], where]) != new[k]
+        new[k] = None if grows else new.get(k, where)
+    return Fact(new, x.zero and y.zero)
 
 
-def _shape(v: Any) -> tuple[int, ...]:
-    return tuple(v.aval.shape)
+def _scan(eqn: jex.JaxprEqn, ins: Sequence[Fact]) -> list[Fact]:
+    return scan_facts(eqn, ins)[1]
 
 
-def _pad(terms: Sequence[Support], params: Any) -> Support | None:
-    out = terms[0]
-    if any(low < 0 or high < 0 or mid for low, high, mid in params["padding_config"]):
-        return None
-    return np.pad(out, [(low, high) for low, high, _ in params["padding_config"]])
+def _cond(eqn: jex.JaxprEqn, ins: Sequence[Fact]) -> list[Fact]:
+    index, *operands = ins
+    branches = [trace(branch, operands) for branch in eqn.params["branches"]]
+    outs = [_any_of(facts) for facts in zip(*branches, strict=True)]
+    # A choice that depends on a cotangent makes everything depend on it.
+    return (
+        [_everywhere(x, merged([index.rows, x.rows])) for x in outs]
+        if (index.where)
+        else outs
+    )
 
 
-def _broadcast(terms: Sequence[Support], params: Any) -> Support:
-    shape, dims = params["shape"], params["broadcast_dimensions"]
-    inner = [1] * len(shape)
-    for dim, size in zip(dims, terms[0].shape, strict=True):
-        inner[dim] = size
-    return np.broadcast_to(terms[0].reshape(inner), shape)
+def _any_of(facts: Sequence[Fact]) -> Fact:
+    rows = merged(x.rows for x in facts)
+    where = {k: union([x.term(k) for x in facts]) for k in rows}
+    return Fact(where, all(x.zero for x in facts))
 
 
-def _slice(terms: Sequence[Support], params: Any) -> Support:
-    strides = params["strides"] or (1,) * terms[0].ndim
-    bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-    cut: Support = terms[0][tuple(slice(*b) for b in bounds)]
-    return cut
+def _everywhere(x: Fact, rows: Rows) -> Fact:
+    return Fact(dict.fromkeys(rows), x.zero)
 
 
-def _same(terms: Sequence[Support], _: Any) -> Support:
-    return terms[0]
+def _while(eqn: jex.JaxprEqn, ins: Sequence[Fact]) -> list[Fact]:
+    params = eqn.params
+    first = params["cond_nconsts"]
+    split = first + params["body_nconsts"]
+    consts, choice = ins[first:split], ins[:first]
+    carry, _ = _settled(
+        ins[split:], lambda carry: trace(params["body_jaxpr"], [*consts, *carry])
+    )
+    (again,) = trace(params["cond_jaxpr"], [*choice, *carry])
+    if not again.where:
+        return carry
+    rows = merged(x.rows for x in [again, *ins[split:], *consts])
+    return [_everywhere(x, rows) for x in carry]
 
 
-def _or(terms: Sequence[Support], _: Any) -> Support:
-    either: Support = np.logical_or.reduce(np.broadcast_arrays(*terms))
-    return either
+def _shard_map(eqn: jex.JaxprEqn, ins: Sequence[Fact]) -> list[Fact]:
+    """Inside, arrays are parts of those outside: other places, the same objectives."""
+    inside = [_everywhere(x, x.rows) for x in ins]
+    return [_everywhere(x, x.rows) for x in trace(eqn.params["jaxpr"], inside)]
 
 
-_SUPPORT: dict[str, Callable[[Sequence[Support], Any], Any]] = {
-    "convert_element_type": _same,
-    "copy": _same,
-    "copy_p": _same,
-    "neg": _same,
-    # One of the two depends on the cotangent; the other, a factor, is not a term.
-    "mul": _or,
-    "div": _same,
-    "add": _or,
-    "add_any": _or,
-    "sub": _or,
-    "select_n": lambda terms, _: _or(terms[1:], _),
-    "slice": _slice,
-    "pad": _pad,
-    "broadcast_in_dim": _broadcast,
-    "reshape": lambda terms, params: terms[0].reshape(params["new_sizes"]),
-    "squeeze": lambda terms, params: terms[0].squeeze(tuple(params["dimensions"])),
-    "transpose": lambda terms, params: terms[0].transpose(params["permutation"]),
-    "rev": lambda terms, params: np.flip(terms[0], params["dimensions"]),
-    "reduce_sum": lambda terms, params: terms[0].any(axis=tuple(params["axes"])),
-    "concatenate": lambda terms, params: np.concatenate(terms, params["dimension"]),
-    "split": lambda terms, params: np.split(
-        terms[0], np.cumsum(params["sizes"])[:-1], params["axis"]
-    ),
-    "stack": lambda terms, params: np.stack(terms, params["axis"]),
-    "unstack": lambda terms, params: [
-        np.take(terms[0], i, params["axis"])
-        for i in range(terms[0].shape[params["axis"]])
-    ],
+_FLOWS: dict[str, Callable[[jex.JaxprEqn, Sequence[Fact]], list[Fact]]] = {
+    "scan": _scan,
+    "cond": _cond,
+    "while": _while,
+    "shard_map": _shard_map,
 }

@@ -247,3 +247,95 @@ def test_gradients_from_elsewhere_are_not_copied_either():
     update = jax.jit(lambda g, s: tx.update(g, s)[0]).lower(grads, state).compile()
     whole = sum(x.nbytes for x in jax.tree.leaves(grads))
     assert update.memory_analysis().temp_size_in_bytes < 0.1 * whole
+
+
+# --- The size of the program
+
+
+def equations(jaxpr):
+    """All equations of a jaxpr, of the inner ones too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            found = getattr(inner, "jaxpr", inner)
+            if hasattr(found, "eqns"):
+                yield from equations(found)
+
+
+def traced(fun, *args):
+    return list(equations(jax.make_jaxpr(fun)(*args).jaxpr))
+
+
+def many(num_objectives, num_leaves, form):
+    """Every leaf is of one objective, and a trunk of all."""
+    params = {
+        "trunk": jnp.ones((3, 4)),
+        "own": [jnp.ones(4) for _ in range(num_leaves)],
+    }
+
+    def losses_fn(params, x):
+        features = jnp.tanh(x @ params["trunk"])
+        losses = [jnp.zeros(())] * num_objectives
+        for i, w in enumerate(params["own"]):
+            losses[i % num_objectives] += jnp.mean(features @ w)
+        return form(losses)
+
+    return losses_fn, params, jax.ShapeDtypeStruct((4096, 3), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("num_objectives", "num_leaves", "form"),
+    [
+        (40, 500, lambda losses: {str(k): x for k, x in enumerate(losses)}),
+        (128, 128, jnp.stack),
+    ],
+)
+def test_many_objectives(num_objectives, num_leaves, form):
+    """What is of one objective is evaluated for that one: not K times."""
+    losses_fn, params, x = many(num_objectives, num_leaves, form)
+    step = mmp.value_and_objective_grads(losses_fn)
+    _, grads = jax.eval_shape(step, params, x)
+    assert grads["trunk"].shape == (num_objectives, 3, 4)
+    assert {w.shape for w in grads["own"]} == {(1, 4)}
+    plain = jax.grad(lambda p, x: sum(jax.tree.leaves(losses_fn(p, x))[0].ravel()))
+    assert len(traced(step, params, x)) < 25 * num_leaves + 8 * num_objectives
+    assert len(traced(step, params, x)) > len(traced(plain, params, x)) / 4
+
+
+def test_batches_do_not_change_the_program():
+    """No size decides over structure: concatenated features, sliced per modality."""
+
+    def losses_fn(params, x):
+        f = jnp.concatenate([x @ params["a"], x @ params["b"]], -1)
+        return {"joint": jnp.mean(f**2), "a": jnp.mean(f[:, :256])}
+
+    params = {k: jnp.ones((3, 256)) for k in "ab"}
+    step = mmp.value_and_objective_grads(losses_fn)
+    counts = [
+        len(traced(step, params, jax.ShapeDtypeStruct((batch, 3), jnp.float32)))
+        for batch in (1, 128, 129, 10**6)
+    ]
+    assert len(set(counts[1:])) == 1
+    assert abs(counts[0] - counts[1]) < 5
+
+
+def test_prevent_cse_of_single_arguments():
+    """As given to ``jax.checkpoint``, where it is given for each argument."""
+    w = x = jnp.ones((2, 2))
+
+    def barriers(prevent_cse):
+        layer = jax.checkpoint(lambda w, x: jnp.tanh(x @ w), prevent_cse=prevent_cse)
+        step = mmp.value_and_objective_grads(
+            lambda w, x: {"a": jnp.sum(layer(w, x)), "b": jnp.mean(layer(w, x))}
+        )
+        found = traced(step, w, x)
+        return sum(
+            len(e.invars) for e in found if e.primitive.name == "optimization_barrier"
+        )
+
+    # Per call w, x and a cotangent.
+    assert barriers(True) == barriers((True, True)) == 6
+    assert barriers((True, False)) == barriers((False, True)) == 4
+    assert barriers(False) == 0

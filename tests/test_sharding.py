@@ -257,3 +257,104 @@ def test_objective_grads_of_sharded_parameters(pullback):
         _, grads = jax.jit(step)(placed, inputs)
     chex.assert_trees_all_close(grads, expected, rtol=1e-4, atol=1e-6)
     assert grads["audio"].sharding.spec == P(None, None, "model")
+
+
+# --- The data-parallel step: jax.checkpoint with replicated parameters
+
+
+def layer(w, x):
+    return jnp.tanh(x @ w)
+
+
+def in_layers(wrap):
+    def encode(weights, x):
+        for w in weights:
+            x = wrap(layer)(w, x)
+        return x
+
+    return encode
+
+
+def in_a_scan(wrap):
+    def encode(weights, x):
+        return lax.scan(wrap(lambda x, w: (layer(w, x), None)), x, weights)[0]
+
+    return encode
+
+
+dots = jax.checkpoint_policies.dots_saveable
+RECOMPUTED = {
+    "checkpoint": in_layers(jax.checkpoint),
+    "policy": in_layers(functools.partial(jax.checkpoint, policy=dots)),
+    "may_merge": in_layers(functools.partial(jax.checkpoint, prevent_cse=False)),
+    "per_argument": in_layers(
+        functools.partial(jax.checkpoint, prevent_cse=(True, False))
+    ),
+    "nnx": in_layers(nnx.remat),
+    "scan": in_a_scan(jax.checkpoint),
+    "whole_scan": jax.checkpoint(in_a_scan(lambda f: f)),
+}
+
+
+@pytest.mark.parametrize("pullback", ["unroll", "vmap"])
+@pytest.mark.parametrize("name", RECOMPUTED)
+def test_checkpoint_of_replicated_parameters(name, pullback, x64):
+    """Their gradients are summed over the devices by jax itself."""
+    encode = RECOMPUTED[name]
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+    rng = np.random.default_rng(0)
+    shapes = {"audio": (2, 3, 3), "visual": (2, 3, 3), "head": (3, 2), "own": (3, 2)}
+    params = {k: jnp.asarray(rng.normal(size=s)) for k, s in shapes.items()}
+    inputs = jnp.asarray(rng.normal(size=(2, 8, 3)))
+
+    def losses_fn(params, inputs):
+        a, v = encode(params["audio"], inputs[0]), encode(params["visual"], inputs[1])
+        local = jnp.mean((a @ params["head"] + v @ params["head"]) ** 2)
+        return {
+            "joint": lax.pmean(local, "data"),
+            "audio": lax.psum(jnp.sum(a @ params["own"]), "data"),
+        }
+
+    def sharded(fun):
+        specs = {"mesh": mesh, "in_specs": (P(), P(None, "data")), "out_specs": P()}
+        return jax.jit(jax.shard_map(fun, **specs))(params, inputs)
+
+    step = mmp.value_and_objective_grads(losses_fn, pullback=pullback)
+    losses, grads = sharded(step)
+    truth = {
+        name: sharded(jax.value_and_grad(lambda p, x, name=name: losses_fn(p, x)[name]))
+        for name in ("joint", "audio")
+    }
+    expected = {
+        "audio": jnp.stack([truth["joint"][1]["audio"], truth["audio"][1]["audio"]]),
+        "visual": truth["joint"][1]["visual"][None],
+        "head": truth["joint"][1]["head"][None],
+        "own": truth["audio"][1]["own"][None],
+    }
+    chex.assert_trees_all_close(losses, {k: x[0] for k, x in truth.items()}, rtol=1e-12)
+    chex.assert_trees_all_close(grads, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["stack", "set"])
+def test_losses_in_an_array_inside_shard_map(form):
+    """They come apart there too: each parameter has the row of its own loss."""
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+
+    def losses_fn(params, x):
+        losses = [lax.pmean(jnp.mean((x * w) ** 2), "data") for w in params]
+        if form == "stack":
+            return jnp.stack(losses)
+        return jnp.zeros(2).at[0].set(losses[0]).at[1].set(losses[1])
+
+    params = [jnp.array(2.0), jnp.array(3.0)]
+    x = jnp.arange(8.0)
+    step = jax.shard_map(
+        mmp.value_and_objective_grads(losses_fn),
+        mesh=mesh,
+        in_specs=(P(), P("data")),
+        out_specs=P(),
+    )
+    _, grads = jax.jit(step)(params, x)
+    square = np.mean(np.arange(8.0) ** 2)
+    np.testing.assert_allclose(grads[0], [4 * square], rtol=1e-6)
+    np.testing.assert_allclose(grads[1], [6 * square], rtol=1e-6)

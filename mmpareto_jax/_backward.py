@@ -1,0 +1,171 @@
+"""The backward pass of a function of several losses: traced, understood, evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core as jex
+
+from mmpareto_jax._constants import Array, Known, unknown
+from mmpareto_jax._groups import PyTree
+from mmpareto_jax._lanes import Lanes, rows_of, values_of
+from mmpareto_jax._losses import named_scalars, split_aux
+from mmpareto_jax._pullback import Pullback, evaluate
+from mmpareto_jax._reach import Fact, Rows, about, seed, trace
+
+
+@dataclasses.dataclass(frozen=True)
+class Pulled:
+    """What one forward and one backward pass give.
+
+    Attributes:
+      losses: as the function returns them.
+      aux: as the function returns it.
+      names: of the objectives.
+      rows: per leaf of the parameters the objectives that reach it.
+      grads: per leaf its gradients as lanes (or an array of zeros: no row); None if
+        only the rows were asked for.
+    """
+
+    losses: Any
+    aux: Any
+    names: tuple[str, ...]
+    rows: list[Rows]
+    grads: list[Any] | None
+
+
+def pull_back(
+    call: Callable[[PyTree], Any],
+    params: PyTree,
+    has_aux: bool,
+    pullback: Pullback | None,
+) -> Pulled:
+    """Runs the forward pass and pulls back every objective.
+
+    All in one sweep where the backward pass is linear. Where a ``custom_vjp`` adds a
+    constant to it, nothing says whose it is: each objective is then pulled back by
+    itself, which is what ``jax.grad`` of it does, and XLA merges the forward passes.
+
+    Args:
+      call: of the parameters; returns the losses, with `has_aux` and aux.
+      params: the parameters.
+      has_aux: whether there is aux.
+      pullback: how to evaluate; None if only the rows are wanted.
+    """
+    names: tuple[str, ...] = ()
+    order: list[Any] | None = None
+
+    def scalars(params: PyTree) -> tuple[list[jax.Array], Any]:
+        nonlocal names, order
+        losses, aux = split_aux(call(params)) if has_aux else (call(params), None)
+        names, values = named_scalars(losses)
+        order = list(losses) if type(losses) is dict else None
+        return values, (losses, aux)
+
+    backward, (losses, aux) = _linearised(scalars, params)
+    if order is not None:  # as a pytree a dict has its keys sorted
+        losses = {name: losses[name] for name in order}
+    if all(x.zero for x in backward.facts):
+        rows = [x.rows for x in backward.facts]
+        grads = None if pullback is None else backward.evaluate(pullback)
+        return Pulled(losses, aux, names, rows, grads)
+    alone = [
+        _linearised(functools.partial(_only, scalars, k), params)[0]
+        for k in range(len(names))
+    ]
+    rows = [
+        tuple(k for k, x in enumerate(facts) if x.where or not x.zero)
+        for facts in zip(*(x.facts for x in alone), strict=True)
+    ]
+    if pullback is None:
+        return Pulled(losses, aux, names, rows, None)
+    # One objective has one row: there is nothing to batch.
+    found = [x.evaluate("unroll") for x in alone]
+    grads = [
+        Lanes(own, tuple(_row(found[k][i]) for k in own)) if own else found[0][i]
+        for i, own in enumerate(rows)
+    ]
+    return Pulled(losses, aux, names, rows, grads)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Backward:
+    """A traced backward pass, and what is known of its constants and its outputs."""
+
+    closed: jex.ClosedJaxpr
+    consts: Sequence[Fact]
+    cotangents: list[jax.Array]
+    facts: list[Fact]
+
+    def evaluate(self, pullback: Pullback) -> list[Any]:
+        return evaluate(self.closed, self.consts, self.cotangents, pullback=pullback)
+
+
+def _linearised(
+    scalars: Callable[[PyTree], tuple[list[jax.Array], Any]], params: PyTree
+) -> tuple[_Backward, Any]:
+    values, vjp, extra = jax.vjp(scalars, params, has_aux=True)
+    cotangents = [jnp.ones_like(x) for x in values]
+    closed = jax.make_jaxpr(vjp)(cotangents)
+    again = functools.cache(lambda: _constants(scalars, params, closed))
+    consts = [_about(x, i, again) for i, x in enumerate(closed.consts)]
+    facts = trace(closed, [seed(k) for k in range(len(values))], consts)
+    return _Backward(closed, consts, cotangents, facts), extra
+
+
+def _only(
+    scalars: Callable[[PyTree], tuple[list[jax.Array], Any]], k: int, params: PyTree
+) -> tuple[list[jax.Array], Any]:
+    values, extra = scalars(params)
+    return [values[k]], extra
+
+
+def _row(x: Any) -> jax.Array:
+    """The gradient of the only objective."""
+    row: jax.Array = values_of(x)[0] if rows_of(x) else x
+    return row
+
+
+def _about(x: Any, i: int, again: Callable[[], list[Known]]) -> Fact:
+    """What is known of a residual: an index or a mask may be a constant of the program.
+
+    That shows in a trace of the forward and the backward pass together, which is made
+    if somebody asks.
+    """
+    fact = about(x)
+    if fact.known is unknown and jnp.result_type(x).kind in "iub":
+        return Fact(known=functools.cache(lambda: _value(again, i)))
+    return fact
+
+
+def _value(again: Callable[[], list[Known]], i: int) -> Array | None:
+    return again()[i]()
+
+
+def _constants(
+    scalars: Callable[[PyTree], tuple[list[jax.Array], Any]],
+    params: PyTree,
+    closed: jex.ClosedJaxpr,
+) -> list[Known]:
+    """The values of the residuals of `closed`, of those that are constants."""
+
+    def residuals(params: PyTree) -> list[Any]:
+        values, vjp, _ = jax.vjp(scalars, params, has_aux=True)
+        return list(jax.make_jaxpr(vjp)([jnp.ones_like(x) for x in values]).consts)
+
+    nothing: list[Known] = [unknown] * len(closed.consts)
+    try:
+        both = jax.make_jaxpr(residuals)(params)
+    except Exception:
+        # Called with arrays, outside of jit, the function may look at their values; and
+        # whatever it objects to, without this second trace it has worked.
+        return nothing
+    types = [(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.constvars]
+    if [(x.shape, x.dtype) for x in both.out_avals] != types:
+        return nothing
+    return [x.known for x in trace(both, [Fact()] * len(both.in_avals))]

@@ -1,0 +1,103 @@
+"""Boxes of sets against bool arrays."""
+
+import numpy as np
+import pytest
+
+from mmpareto_jax import _boxes, _regroup, _runs
+
+# The same 24 elements: reshaped into each other they must lose nothing.
+SHAPES = [
+    (4, 6),
+    (24,),
+    (2, 12),
+    (6, 4),
+    (2, 2, 6),
+    (8, 3),
+    (3, 8),
+    (1, 24, 1),
+    (12, 2),
+    (2, 3, 4),
+]
+
+
+def dense(where, shape):
+    if where is None:
+        return np.ones(shape, bool)
+    out = np.zeros(shape, bool)
+    for box in where:
+        mask = np.ones((), bool)
+        for one in box:
+            size, found = _boxes.flat(one)
+            own = np.zeros(size, bool)
+            for start, stop in ((0, size),) if found is None else found:
+                own[start:stop] = True
+            mask = np.multiply.outer(mask, own)
+        out |= mask
+    return out
+
+
+def random_support(shape, rng):
+    axes = [
+        _boxes.axis(
+            n, None if rng.random() < 0.4 else _runs.of_mask(rng.random(n) < 0.6)
+        )
+        for n in shape
+    ]
+    return _boxes.support([tuple(axes)])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_union_intersection_and_reshape(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(10):
+        shape = SHAPES[rng.integers(len(SHAPES))]
+        a, b = random_support(shape, rng), random_support(shape, rng)
+        union, both = _boxes.union([a, b]), _boxes.common(a, b)
+        np.testing.assert_array_equal(
+            dense(union, shape), dense(a, shape) | dense(b, shape)
+        )
+        np.testing.assert_array_equal(
+            dense(both, shape), dense(a, shape) & dense(b, shape)
+        )
+        mask = dense(union, shape)
+        for _ in range(3):
+            shape = SHAPES[rng.integers(len(SHAPES))]
+            union, mask = _regroup.reshaped(union, shape), mask.reshape(shape)
+            np.testing.assert_array_equal(dense(union, shape), mask)
+
+
+def test_too_many_boxes_become_one_that_has_them_all():
+    n = 2 * _boxes.MOST + 2
+    diagonal = [
+        (_boxes.axis(n, ((i, i + 1),)), _boxes.axis(n, ((i, i + 1),)))
+        for i in range(0, n, 2)
+    ]
+    exact = _boxes.support(diagonal[1:])
+    assert len(exact) == _boxes.MOST
+    assert dense(exact, (n, n)).sum() == _boxes.MOST
+    expected = np.zeros((n, n), bool)
+    expected[::2, ::2] = True
+    np.testing.assert_array_equal(dense(_boxes.support(diagonal), (n, n)), expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_runs(seed):
+    rng = np.random.default_rng(seed)
+    size = 23
+    mask, other = rng.random((2, size)) < 0.5
+    a, b = _runs.of_mask(mask), _runs.of_mask(other)
+
+    def on(found, n=size):
+        return _runs.at(found, np.arange(n))
+
+    np.testing.assert_array_equal(on(a), mask)
+    np.testing.assert_array_equal(on(_runs.runs([*a, *b])), mask | other)
+    np.testing.assert_array_equal(on(_runs.common(a, b)), mask & other)
+    np.testing.assert_array_equal(on(_runs.without(a, b, size)), mask & ~other)
+    np.testing.assert_array_equal(on(_runs.flip(a, size)), mask[::-1])
+    for stride in (1, 2, 3):
+        cut = mask[4:20:stride]
+        np.testing.assert_array_equal(on(_runs.cut(a, 4, 20, stride), len(cut)), cut)
+        padded = np.zeros(size * stride, bool)
+        padded[::stride] = mask
+        np.testing.assert_array_equal(on(_runs.spread(a, stride), len(padded)), padded)
