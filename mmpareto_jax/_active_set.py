@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mmpareto_jax._manual import vary_like
+
 
 class Solution(NamedTuple):
     """Where the search ended.
@@ -123,7 +125,7 @@ def _search(
 
     x = jnp.where(active, linear / jnp.diagonal(matrix), 0.0)
     false, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
-    state = _Search(active, x, at, banned, false, zero)
+    state = vary_like(_Search(active, x, at, banned, false, zero), matrix, linear)
     state = lax.while_loop(lambda s: ~s.done & (s.steps < 6 * num), step, state)
     return state.x, state.steps
 

@@ -23,7 +23,7 @@ from mmpareto_jax._groups import (
     as_groups,
     named_leaves,
 )
-from mmpareto_jax._manual import varying_axes
+from mmpareto_jax._manual import vary, varying_axes
 from mmpareto_jax._state import AggregateState, describe, describe_weights
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 from mmpareto_jax.weightings._weighting import kept
@@ -144,7 +144,10 @@ def transformation(
                 zeros[name]["magnitude"] = jnp.zeros((), dtype)
         if isinstance(weighting, LossWeighting):
             return AggregateState(weighting.init(len(groups.objectives)), zeros)
-        return AggregateState(state, zeros)
+        # Of parameters that differ between devices the state does, too.
+        axes = [varying_axes(x) for x in jax.tree.leaves(params)]
+        own = frozenset().union(*axes) - frozenset(axis_names)
+        return vary(AggregateState(state, zeros), own)
 
     def update(
         updates: optax.Updates,
@@ -239,11 +242,11 @@ def _check_axes(leaves: list[tuple[str, Any]], axis_names: tuple[str, ...]) -> N
         unknown = sorted(varying_axes(leaf) - frozenset(axis_names))
         if unknown:
             raise ValueError(
-                f"aggregate: leaf {path!r} varies over the mesh axis {unknown[0]!r}, so "
+                f"aggregate: leaf {path!r} varies over the mesh axis {unknown[0]!r}: "
                 "inner products would be those of this device's part alone. Reduce the "
-                "gradients first (jax.lax.pmean); or, if they are sharded over it, pass "
-                f"axis_name={unknown[0]!r}; or axis_name=() if every device trains a "
-                "model of its own."
+                "gradients first (jax.lax.pmean). Or, if they are sharded over it, "
+                f"pass axis_name={unknown[0]!r}; or axis_name=() if every device "
+                "trains a model of its own."
             )
 
 

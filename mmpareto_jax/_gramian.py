@@ -154,8 +154,8 @@ def _rescaled(
     # denormal, which processors flush to zero.
     most = -np.finfo(dtype).minexp
     power = jnp.clip(jnp.frexp(peak)[1] - 1, -most, most)
-    own = jnp.where(usable, jnp.ldexp(jnp.ones_like(peak), power), 0)
-    rows = jnp.where(usable, own, jnp.where(usable.any(), jnp.max(own), 1))
+    own = jnp.where(usable, jnp.ldexp(jnp.ones_like(peak), power), jnp.inf)
+    rows = jnp.where(usable, own, jnp.where(usable.any(), jnp.min(own), 1))
     scaled: list[Stack] = [
         tuple(row.astype(dtype) / scale for row, scale in zip(leaf, rows, strict=True))
         for leaf in leaves
@@ -204,7 +204,8 @@ def combine(
     if rows is not None:
         scaled = [x * (1 / scale) for x, scale in zip(scaled, rows, strict=True)]
     terms = [weight * x for weight, x in zip(weights, scaled, strict=True)]
-    return functools.reduce(operator.add, terms).astype(leaf.dtype)
+    total: jax.Array = functools.reduce(operator.add, terms)
+    return total.astype(leaf.dtype)
 
 
 def check_stacked(caller: str, path: str, leaf: jax.Array, num: int) -> None:
@@ -241,11 +242,25 @@ def _leaf_gramian(x: Sequence[jax.Array]) -> jax.Array:
     pairs = list(combinations_with_replacement(range(num), 2))
     products = tuple(x[i] * x[j] for i, j in pairs)
     if products[0].ndim > 0 and products[0].shape[-1] <= _LONGEST_RUN:
-        zeros = (jnp.zeros((), products[0].dtype),) * len(pairs)
-        products = lax.reduce(products, zeros, _add, (products[0].ndim - 1,))
+        products = _short_runs(products)
     sums = dict(zip(pairs, (jnp.sum(p) for p in products), strict=True))
     rows = [[sums[min(i, j), max(i, j)] for j in range(num)] for i in range(num)]
     return jnp.stack([jnp.stack(row) for row in rows])
+
+
+# JAX's own derivative of this reduction fails where only some terms have a tangent.
+@jax.custom_jvp
+def _short_runs(terms: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The sum of each over its last axis, from one read of all."""
+    zeros = (jnp.zeros((), terms[0].dtype),) * len(terms)
+    return tuple(lax.reduce(terms, zeros, _add, (terms[0].ndim - 1,)))
+
+
+@_short_runs.defjvp
+def _derivative(
+    primals: tuple[tuple[jax.Array, ...]], tangents: tuple[tuple[jax.Array, ...]]
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    return _short_runs(*primals), tuple(jnp.sum(x, axis=-1) for x in tangents[0])
 
 
 def _add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, ...]:

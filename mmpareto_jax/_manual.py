@@ -16,7 +16,7 @@ def varying_axes(x: Any) -> frozenset[str]:
 
     With ``shard_map(..., check_vma=False)``, and outside of ``shard_map``, none.
     """
-    kind = jax.typeof(x)
+    kind: Any = jax.typeof(x) if isinstance(x, jax.Array) else None
     # Its name has changed between versions of jax.
     found: Any = getattr(kind, "vma", None)
     if found is None:
@@ -33,6 +33,11 @@ def vary(tree: Tree, axes: Iterable[str]) -> Tree:
 
     varied: Tree = jax.tree.map(one, tree)
     return varied
+
+
+def vary_like(tree: Tree, *values: jax.Array) -> Tree:
+    """The same, over all axes of `values`: what a loop carries keeps its type."""
+    return vary(tree, frozenset().union(*map(varying_axes, values)))
 
 
 def shared_axes(x: jax.Array, axis_names: Sequence[str]) -> tuple[str, ...]:

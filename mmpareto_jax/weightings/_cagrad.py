@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mmpareto_jax._manual import vary_like
 from mmpareto_jax._min_norm import min_norm
 from mmpareto_jax.weightings._weighting import (
     Weighting,
@@ -111,6 +112,7 @@ def _weights(gramian: jax.Array, c: jax.Array) -> jax.Array:
     low, steps = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
     ends = simplex(low)[1], simplex(far)[1]
     bracket = _Bracket(low, ends[0], far, ends[1], low, radius <= 0, steps)
+    bracket = vary_like(bracket, gramian)
     bracket = lax.while_loop(lambda s: ~s.done & (s.steps < 60), narrow, bracket)
     w, _ = simplex(bracket.best)
     length = jnp.sqrt(jnp.maximum(w @ gram @ w, 0.0))

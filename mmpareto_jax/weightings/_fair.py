@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mmpareto_jax._manual import vary_like
 from mmpareto_jax._min_norm import SolverReport
 
 _MAX_STEPS, _MAX_HALVINGS = 100, 30
@@ -95,7 +96,8 @@ def _root(
         def halve(s: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             return s[0] / 2, s[1] + 1
 
-        length, _ = lax.while_loop(too_long, halve, (first, jnp.zeros((), jnp.int32)))
+        begin = vary_like((first, jnp.zeros((), jnp.int32)), first)
+        length, _ = lax.while_loop(too_long, halve, begin)
         new = y + length * step
         error = residual(new)[1]
         # Rounding decides when no step makes the residual smaller any more.
@@ -107,6 +109,7 @@ def _root(
     start = jnp.ones_like(h)
     false, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
     state = _Newton(start, residual(start)[1], false, zero)
+    state = vary_like(state, cosines, h, p)
     state = lax.while_loop(lambda s: ~s.done & (s.steps < _MAX_STEPS), newton, state)
     return state.y, state.error, state.steps
 

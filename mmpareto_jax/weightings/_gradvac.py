@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mmpareto_jax._manual import vary_like
 from mmpareto_jax.weightings._weighting import (
     RandomState,
     Weighting,
@@ -106,7 +107,8 @@ def gradvac(beta: float = 0.5, seed: int = 0) -> Weighting:
 
             start = (jnp.arange(num) == i).astype(dtype)
             order = jax.random.permutation(key, num)
-            return lax.scan(against, (start, targets), order)[0]
+            begin = vary_like((start, targets), gramian)
+            return lax.scan(against, begin, order)[0]
 
         turned, cosines = jax.vmap(vaccinate)(
             jnp.arange(num), state.cosines.astype(dtype), jax.random.split(key, num)

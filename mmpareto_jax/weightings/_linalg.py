@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mmpareto_jax._manual import vary_like
+
 _MAX_SWEEPS = 20
 
 
@@ -142,5 +144,6 @@ def _jacobi(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
         return a, vectors, s[2] + 1
 
     start = (matrix, jnp.eye(num, dtype=dtype), jnp.zeros((), jnp.int32))
+    start = vary_like(start, matrix)
     a, vectors, _ = lax.while_loop(unfinished, sweep, start)
     return jnp.diagonal(a), vectors

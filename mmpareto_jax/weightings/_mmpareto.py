@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mmpareto_jax._min_norm import SolverReport, min_norm
 from mmpareto_jax.weightings._weighting import (
@@ -132,9 +131,9 @@ def paper(
         weights = jnp.where(over, most * found.shortest * parts, weights)
     weights = jnp.where(square > 0, weights, 0.0)
     # A zero gradient has the others' mean weight; its products must not be inf · 0.
-    mean = jnp.sum(weights / rows) / jnp.maximum(num, 1.0)
-    others = jnp.minimum(mean * rows, np.finfo(weights.dtype).max)
-    weights = jnp.where(found.alive, weights, jnp.where(num > 0, others, rows))
+    mean = jnp.sum(weights * (found.shortest / rows)) / jnp.maximum(num, 1.0)
+    others = jnp.where(num > 0, mean * (rows / found.shortest), rows)
+    weights = jnp.where(found.alive, weights, others)
     return visible(jnp.where(found.conflict, weights, rows), gramian), found.report
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from optax import projections
 
 from mmpareto_jax.weightings._weighting import Weighting, check_at_least
@@ -72,7 +73,9 @@ def modo(learning_rate: float = 0.1, *, rho: float = 0.0) -> Weighting:
     ) -> tuple[jax.Array, MoDoState]:
         products = gramian if cross is None else cross
         now = state.simplex.astype(gramian.dtype)
-        slope = scale**2 * (products @ now) + rho * now
+        # Its limit where the square of the scale is out of range: a corner.
+        most = np.finfo(now.dtype).max / (8 * len(now))
+        slope = jnp.clip(scale * (scale * (products @ now)), -most, most) + rho * now
         after = projections.projection_simplex(now - learning_rate * slope)
         after = after.astype(gramian.dtype)  # float64 wherever that is enabled
         finite = jnp.isfinite(gramian).all()

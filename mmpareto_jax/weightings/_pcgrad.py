@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mmpareto_jax._manual import vary_like
 from mmpareto_jax.weightings._weighting import (
     RandomState,
     Weighting,
@@ -66,7 +67,7 @@ def pcgrad(seed: int = 0) -> Weighting:
                 overlap = jnp.where(i == j, 0.0, jnp.minimum(gramian[j] @ row, 0.0))
                 return row.at[j].add(-overlap * inverse[j]), None
 
-            start = (jnp.arange(num) == i).astype(gramian.dtype)
+            start = vary_like((jnp.arange(num) == i).astype(gramian.dtype), gramian)
             return lax.scan(against, start, jax.random.permutation(key, num))[0]
 
         projected = jax.vmap(project)(jnp.arange(num), jax.random.split(key, num))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from optax import projections
 
+from mmpareto_jax._manual import vary_like
 from mmpareto_jax.weightings._preference import preference_of
 from mmpareto_jax.weightings._weighting import (
     Weighting,
@@ -98,7 +99,7 @@ def sdmgrad(
             # It comes in float64 wherever that is enabled.
             return (w.astype(start.dtype), velocity), None
 
-        start = state.simplex.astype(gramian.dtype)
+        start = vary_like(state.simplex.astype(gramian.dtype), products)
         (w, _), _ = lax.scan(step, (start, jnp.zeros_like(start)), length=num_steps)
         found = (w + lam * p) / (1 + lam)
         finite = jnp.isfinite(gramian).all()
