@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mmpareto_jax._dtypes import wide
 from mmpareto_jax._groups import PyTree, named_leaves
 
 Args = ParamSpec("Args")
@@ -109,9 +110,7 @@ def accumulate(
 
         first = jax.tree.map(lambda x: x[0], batches)
         like, _ = jax.eval_shape(part, first)
-        zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), like
-        )
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x)), like)
 
         def add(total: PyTree, batch: PyTree) -> tuple[PyTree, Any]:
             found, aux = part(batch)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmpareto_jax._dtypes import wide
 from mmpareto_jax._extras import Extras
 from mmpareto_jax._gramian import (
     check_stacked,
@@ -126,8 +127,7 @@ def transformation(
         state, zeros = {}, {}
         for name, leaves in _by_group(groups, named_leaves(params)).items():
             num = len(groups.groups[name])
-            dtypes = [jnp.result_type(leaf.dtype) for _, leaf in leaves]
-            dtype = jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
+            dtype = wide(*(x for _, x in leaves))
             zeros[name] = {
                 "norms": jnp.zeros((num,), dtype),
                 "cosine": jnp.zeros((), dtype),

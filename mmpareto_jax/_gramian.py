@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from mmpareto_jax._dtypes import wide
 from mmpareto_jax._groups import PyTree, named_leaves
 from mmpareto_jax._manual import shared_axes, vary, varying_axes
 from mmpareto_jax._stacks import Stack, apart
@@ -21,6 +24,10 @@ from mmpareto_jax._stacks import Stack, apart
 # summed first and its partial sums after it, which keeps runs short; an axis longer
 # than this is left to XLA's own tree reduction.
 _LONGEST_RUN = 8192
+
+# Up to this many objectives the products of all pairs are one reduction, which reads
+# every row once; its program grows with their square. Beyond, one matrix product.
+_FEW = 8
 
 # A float32 Gramian is trusted when the squares on its diagonal lie between these:
 # products below 1e-38 that were flushed to zero, even 1e8 of them, are then below one
@@ -94,7 +101,7 @@ def gramian(grads: PyTree) -> jax.Array:
     for path, leaf in leaves:
         check_stacked("gramian", path, leaf, first[0] if first else 1)
     arrays = [jnp.asarray(leaf) for _, leaf in leaves]
-    return functools.reduce(operator.add, _products(arrays, _dtype(arrays)))
+    return functools.reduce(operator.add, _products(arrays, wide(*arrays)))
 
 
 def group_gramians(
@@ -113,7 +120,7 @@ def group_gramians(
     """
     if not groups:
         return []
-    each = [([apart(x) for x in leaves], _dtype(leaves)) for leaves in groups]
+    each = [([_rows(x) for x in leaves], wide(*leaves)) for leaves in groups]
     shares = [[shared_axes(x, axis_names) for x in leaves] for leaves in groups]
     axes = frozenset().union(*(varying_axes(x) for leaves in groups for x in leaves))
     axes -= frozenset(axis_names)
@@ -144,7 +151,7 @@ def _rescaled(
     leaves: Sequence[Stack], dtype: jnp.dtype, shares: Sequence[tuple[str, ...]]
 ) -> Gramians:
     peaks = [
-        _over(lax.pmax, jnp.stack([_peak(row).astype(dtype) for row in leaf]), own)
+        _over(lax.pmax, _peaks(leaf).astype(dtype), own)
         for leaf, own in zip(leaves, shares, strict=True)
     ]
     peak = functools.reduce(jnp.maximum, peaks)  # [K]
@@ -156,16 +163,33 @@ def _rescaled(
     power = jnp.clip(jnp.frexp(peak)[1] - 1, -most, most)
     own = jnp.where(usable, jnp.ldexp(jnp.ones_like(peak), power), jnp.inf)
     rows = jnp.where(usable, own, jnp.where(usable.any(), jnp.min(own), 1))
-    scaled: list[Stack] = [
-        tuple(row.astype(dtype) / scale for row, scale in zip(leaf, rows, strict=True))
-        for leaf in leaves
-    ]
+    scaled = [_divided(leaf, rows) for leaf in leaves]
     return _plain(scaled, dtype, shares)._replace(rows=rows)
 
 
-def _peak(x: jax.Array) -> jax.Array:
-    # A constant to a derivative: what is divided by it is multiplied by it later.
-    return jnp.max(jnp.abs(lax.stop_gradient(x)), initial=0)
+def _rows(leaf: jax.Array) -> Stack:
+    """A few rows apart, where they are; many as one array."""
+    return apart(leaf) if leaf.shape[0] <= _FEW else leaf
+
+
+def _peaks(leaf: Stack) -> jax.Array:
+    """[K], the largest magnitude of each row."""
+
+    # Constants to a derivative: what is divided by them is multiplied by them later.
+    def peak(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
+        return jnp.max(jnp.abs(lax.stop_gradient(x)), axes, initial=0)
+
+    if isinstance(leaf, tuple) or len(leaf) <= _FEW:
+        return jnp.stack([peak(row) for row in leaf])
+    return peak(leaf, tuple(range(1, leaf.ndim)))
+
+
+def _divided(leaf: Stack, rows: jax.Array) -> Stack:
+    """Every row of a leaf by its scale, in the dtype of the scales."""
+    if isinstance(leaf, tuple) or len(leaf) <= _FEW:
+        pairs = zip(leaf, rows, strict=True)
+        return tuple(row.astype(rows.dtype) / scale for row, scale in pairs)
+    return leaf.astype(rows.dtype) / rows.reshape(-1, *[1] * (leaf.ndim - 1))
 
 
 def _over(
@@ -200,6 +224,11 @@ def combine(
     Where rows are of very unlike scales, neither the weight nor its product with the
     inverse of the row's scale need be representable; this order of products is.
     """
+    if leaf.shape[0] > _FEW:
+        whole: Any = (
+            leaf.astype(weights.dtype) if rows is None else _divided(leaf, rows)
+        )
+        return jnp.tensordot(weights, whole, 1, precision="highest").astype(leaf.dtype)
     scaled = [leaf[k].astype(weights.dtype) for k in range(leaf.shape[0])]
     if rows is not None:
         scaled = [x * (1 / scale) for x, scale in zip(scaled, rows, strict=True)]
@@ -228,16 +257,28 @@ def check_stacked(caller: str, path: str, leaf: jax.Array, num: int) -> None:
         )
 
 
-def _dtype(leaves: Sequence[jax.Array]) -> jnp.dtype:
-    return jnp.promote_types(jnp.result_type(*leaves), jnp.float32)
-
-
 def _products(leaves: Sequence[Stack], dtype: jnp.dtype) -> list[jax.Array]:
     """The Gramian [K, K] of each leaf, all its products from one read."""
-    return [_leaf_gramian([row.astype(dtype) for row in leaf]) for leaf in leaves]
+    return [
+        _of_pairs([row.astype(dtype) for row in leaf])
+        if len(leaf) <= _FEW
+        else _matrix_product(jnp.asarray(leaf).astype(dtype))
+        for leaf in leaves
+    ]
 
 
-def _leaf_gramian(x: Sequence[jax.Array]) -> jax.Array:
+def _matrix_product(x: jax.Array) -> jax.Array:
+    axes = tuple(range(1, x.ndim))
+    mesh = jax.typeof(x).sharding.mesh
+    place = NamedSharding(mesh, P()) if mesh.explicit_axes else None
+    found: jax.Array = jnp.tensordot(
+        x, x, (axes, axes), precision="highest", out_sharding=place
+    )
+    # Rounding may depend on which factor comes first.
+    return (found + found.T) / 2
+
+
+def _of_pairs(x: Sequence[jax.Array]) -> jax.Array:
     num = len(x)
     pairs = list(combinations_with_replacement(range(num), 2))
     products = tuple(x[i] * x[j] for i, j in pairs)

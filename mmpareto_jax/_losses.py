@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax._dtypes import wide
+
 
 def named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
     """The names and the values of the losses, in the function's own order.
@@ -61,9 +63,9 @@ def split_aux(out: Any) -> tuple[Any, Any]:
 
 def stacked(values: Sequence[Any]) -> jax.Array:
     """Scalars as an array [K], float32, or float64 where one of them is."""
-    wide = any(jnp.result_type(x) == jnp.float64 for x in values)
-    dtype = jnp.float64 if wide else jnp.float32
-    return jnp.stack([jnp.asarray(x).astype(dtype) for x in values])
+    arrays = [jnp.asarray(x) for x in values]
+    dtype = wide(*arrays)
+    return jnp.stack([x.astype(dtype) for x in arrays])
 
 
 def by_name(

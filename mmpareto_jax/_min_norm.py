@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._active_set import nonnegative_qp
+from mmpareto_jax._dtypes import wide
 from mmpareto_jax._gramian import in_one_scale
 
 
@@ -105,7 +106,7 @@ def min_norm(
         raise ValueError(
             f"min_norm_weights: expected a Gramian [K, K], got shape {gramian.shape}."
         )
-    gramian = gramian.astype(jnp.promote_types(gramian.dtype, jnp.float32))
+    gramian = gramian.astype(wide(gramian))
     num = gramian.shape[0]
     among = jnp.ones((num,), bool) if among is None else among
     rows = jnp.ones_like(gramian[0]) if rows is None else rows.astype(gramian.dtype)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpareto_jax._dtypes import wide
 from mmpareto_jax.weightings._weighting import (
     Aggregator,
     RandomState,
@@ -70,7 +71,7 @@ def graddrop(
         # Where all are zero no sign matters; what is not finite must stay visible.
         purity = 0.5 * (1 + total / jnp.where(size == 0, 1.0, size))
         # At least float32: half precision has too few levels for a probability.
-        level = jnp.promote_types(x.dtype, jnp.float32)
+        level = wide(x)
         drawn = jax.random.uniform(key, total.shape, level)
         positive = (purity.astype(level) > drawn)[None]
         kept = (positive & (x > 0)) | (~positive & (x < 0)) | ~jnp.isfinite(x)

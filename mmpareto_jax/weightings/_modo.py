@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from optax import projections
 
+from mmpareto_jax.weightings._linalg import on_simplex
 from mmpareto_jax.weightings._weighting import Weighting, check_at_least
 
 
@@ -76,8 +76,7 @@ def modo(learning_rate: float = 0.1, *, rho: float = 0.0) -> Weighting:
         # Its limit where the square of the scale is out of range: a corner.
         most = np.finfo(now.dtype).max / (8 * len(now))
         slope = jnp.clip(scale * (scale * (products @ now)), -most, most) + rho * now
-        after = projections.projection_simplex(now - learning_rate * slope)
-        after = after.astype(gramian.dtype)  # float64 wherever that is enabled
+        after = on_simplex(now - learning_rate * slope)
         finite = jnp.isfinite(gramian).all()
         return jnp.where(finite, after, jnp.nan), MoDoState(after)
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from optax import projections
 
 from mmpareto_jax._manual import vary_like
+from mmpareto_jax.weightings._linalg import on_simplex
 from mmpareto_jax.weightings._preference import preference_of
 from mmpareto_jax.weightings._weighting import (
     Weighting,
@@ -95,9 +95,7 @@ def sdmgrad(
         ) -> tuple[tuple[jax.Array, jax.Array], None]:
             w, velocity = carry
             velocity = momentum * velocity + products @ (w + lam * p)
-            w = projections.projection_simplex(w - learning_rate * velocity)
-            # It comes in float64 wherever that is enabled.
-            return (w.astype(start.dtype), velocity), None
+            return (on_simplex(w - learning_rate * velocity), velocity), None
 
         start = vary_like(state.simplex.astype(gramian.dtype), products)
         (w, _), _ = lax.scan(step, (start, jnp.zeros_like(start)), length=num_steps)

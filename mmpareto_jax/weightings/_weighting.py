@@ -243,8 +243,10 @@ def learn(
     """One step of the optimiser on the vector."""
     structure = jax.tree.structure(jax.eval_shape(optimizer.init, state.value))
     memory = jax.tree.unflatten(structure, state.memory)
-    step, memory = optimizer.update(
-        gradient.astype(state.value.dtype), memory, state.value
-    )
-    value = optax.apply_updates(state.value, step)
+    # Optax's own transformations promote: their counters are integers.
+    with jax.numpy_dtype_promotion("standard"):
+        step, memory = optimizer.update(
+            gradient.astype(state.value.dtype), memory, state.value
+        )
+        value = optax.apply_updates(state.value, step)
     return Learned(value, tuple(jax.tree.leaves(memory)))
