@@ -10,20 +10,20 @@ import jax.numpy as jnp
 import optax
 
 from mmpareto_jax._extras import Extras
-from mmpareto_jax._gramian import (
-    check_stacked,
-    combine,
-    group_gramians,
-    in_one_scale,
-)
-from mmpareto_jax._groups import (
+from mmpareto_jax._gradients.groups import (
     ObjectiveGroups,
     Objectives,
     PyTree,
     as_groups,
     named_leaves,
 )
-from mmpareto_jax._manual import vary, varying_axes
+from mmpareto_jax._gradients.manual import vary, varying_axes
+from mmpareto_jax._gramian import (
+    check_stacked,
+    combine,
+    group_gramians,
+    in_one_scale,
+)
 from mmpareto_jax._state import AggregateState, describe, describe_weights
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 from mmpareto_jax.weightings._weighting import kept

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mmpareto_jax._groups import PyTree, named_leaves
-from mmpareto_jax._manual import shared_axes, vary, varying_axes
-from mmpareto_jax._stacks import Stack, apart
+from mmpareto_jax._gradients.groups import PyTree, named_leaves
+from mmpareto_jax._gradients.manual import shared_axes, vary, varying_axes
+from mmpareto_jax._gradients.stacks import Stack, apart
 
 # One running sum over n float32 products loses about n / 10 ulp. The last axis is
 # summed first and its partial sums after it, which keeps runs short; an axis longer

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from optax import projections
 
-from mmpareto_jax._manual import vary_like
+from mmpareto_jax._gradients.manual import vary_like
 from mmpareto_jax.weightings._preference import preference_of
 from mmpareto_jax.weightings._weighting import (
     Weighting,

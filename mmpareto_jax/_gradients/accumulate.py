@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmpareto_jax._groups import PyTree, named_leaves
+from mmpareto_jax._gradients.groups import PyTree, named_leaves
 
 Args = ParamSpec("Args")
 Values = TypeVar("Values")
