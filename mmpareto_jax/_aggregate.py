@@ -18,7 +18,7 @@ from mmpareto_jax._gradients.groups import (
     named_leaves,
 )
 from mmpareto_jax._gradients.manual import vary, varying_axes
-from mmpareto_jax._gramian import (
+from mmpareto_jax._gramians.gramian import (
     check_stacked,
     combine,
     group_gramians,

@@ -13,7 +13,7 @@ import optax
 
 from mmpareto_jax._aggregate import aggregate, transformation
 from mmpareto_jax._gradients.groups import Objectives
-from mmpareto_jax._min_norm import SolverReport
+from mmpareto_jax._gramians.min_norm import SolverReport
 from mmpareto_jax.weightings import _mmpareto as rules
 
 

@@ -10,8 +10,8 @@ from mmpareto_jax._gradients.objectives import objective_groups as objective_gro
 from mmpareto_jax._gradients.objectives import (
     value_and_objective_grads as value_and_objective_grads,
 )
-from mmpareto_jax._gramian import gramian as gramian
-from mmpareto_jax._min_norm import min_norm_weights as min_norm_weights
+from mmpareto_jax._gramians.gramian import gramian as gramian
+from mmpareto_jax._gramians.min_norm import min_norm_weights as min_norm_weights
 from mmpareto_jax._mmpareto import mmpareto as mmpareto
 from mmpareto_jax._scalarize import scalarize as scalarize
 from mmpareto_jax._state import AggregateState as AggregateState

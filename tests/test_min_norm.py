@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mmpareto_jax as mmp
-from mmpareto_jax._min_norm import min_norm
+from mmpareto_jax._gramians.min_norm import min_norm
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "torchjd_shared.npz")
 GAP = {"float32": 1e-6, "float64": 1e-12}

@@ -9,7 +9,7 @@ import pytest
 
 import mmpareto_jax as mmp
 from mmpareto_jax._gradients import stacks
-from mmpareto_jax._gramian import group_gramians
+from mmpareto_jax._gramians.gramian import group_gramians
 
 ROWS = [jnp.arange(3.0), jnp.ones(3)]
 
