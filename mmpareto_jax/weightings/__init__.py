@@ -2,7 +2,7 @@
 
 from mmpareto_jax.weightings._aligned_mtl import aligned_mtl as aligned_mtl
 from mmpareto_jax.weightings._cagrad import cagrad as cagrad
-from mmpareto_jax.weightings._config import config as config
+from mmpareto_jax.weightings._conflict_free import config as config
 from mmpareto_jax.weightings._constant import constant as constant
 from mmpareto_jax.weightings._db_mtl import db_mtl as db_mtl
 from mmpareto_jax.weightings._dualproj import dualproj as dualproj
