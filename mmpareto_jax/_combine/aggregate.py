@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax._extras import Extras
+from mmpareto_jax._combine.extras import Extras
+from mmpareto_jax._combine.state import AggregateState, describe, describe_weights
 from mmpareto_jax._gradients.groups import (
     ObjectiveGroups,
     Objectives,
@@ -24,7 +25,6 @@ from mmpareto_jax._gramians.gramian import (
     group_gramians,
     in_one_scale,
 )
-from mmpareto_jax._state import AggregateState, describe, describe_weights
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 from mmpareto_jax.weightings._weighting import kept
 
