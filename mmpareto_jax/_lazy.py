@@ -18,8 +18,8 @@ def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
     That module imports all public names and is the one list of them: type checkers
     read it through the package's ``from ... import *``. A module that it imports may
     not import a public name from the package: where that module comes first, as in a
-    spawned process, the list would import it again, half loaded. A room (a module of
-    the package without an underscore) is imported alone, so anyone may ask for it.
+    spawned process, the list would import it again, half loaded. A public room (a
+    module without an underscore) is imported alone, so anyone may ask for it.
 
     Args:
       package: its name.

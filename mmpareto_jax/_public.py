@@ -1,21 +1,21 @@
 """What ``import mmpareto_jax`` offers, imported on first use: see ``_lazy``."""
 
 from mmpareto_jax import weightings as weightings
-from mmpareto_jax._accumulate import accumulate as accumulate
-from mmpareto_jax._aggregate import aggregate as aggregate
-from mmpareto_jax._feature_level import FeatureLevel as FeatureLevel
-from mmpareto_jax._feature_level import feature_level as feature_level
-from mmpareto_jax._gramian import gramian as gramian
-from mmpareto_jax._groups import ObjectiveGroups as ObjectiveGroups
-from mmpareto_jax._min_norm import min_norm_weights as min_norm_weights
-from mmpareto_jax._mmpareto import mmpareto as mmpareto
-from mmpareto_jax._objectives import objective_groups as objective_groups
-from mmpareto_jax._objectives import (
+from mmpareto_jax._combine.aggregate import aggregate as aggregate
+from mmpareto_jax._combine.feature_level import FeatureLevel as FeatureLevel
+from mmpareto_jax._combine.feature_level import feature_level as feature_level
+from mmpareto_jax._combine.mmpareto_transformation import mmpareto as mmpareto
+from mmpareto_jax._combine.scalarize import scalarize as scalarize
+from mmpareto_jax._combine.state import AggregateState as AggregateState
+from mmpareto_jax._combine.state import diagnostics as diagnostics
+from mmpareto_jax._gradients.accumulate import accumulate as accumulate
+from mmpareto_jax._gradients.groups import ObjectiveGroups as ObjectiveGroups
+from mmpareto_jax._gradients.objectives import objective_groups as objective_groups
+from mmpareto_jax._gradients.objectives import (
     value_and_objective_grads as value_and_objective_grads,
 )
-from mmpareto_jax._scalarize import scalarize as scalarize
-from mmpareto_jax._state import AggregateState as AggregateState
-from mmpareto_jax._state import diagnostics as diagnostics
+from mmpareto_jax._gramians.gramian import gramian as gramian
+from mmpareto_jax._gramians.min_norm import min_norm_weights as min_norm_weights
 from mmpareto_jax.weightings import Aggregator as Aggregator
 from mmpareto_jax.weightings import LossWeighting as LossWeighting
 from mmpareto_jax.weightings import Weighting as Weighting

@@ -19,7 +19,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import mmpareto_jax as mmp
-from mmpareto_jax._groups import named_leaves
+from mmpareto_jax._gradients.groups import named_leaves
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpareto_jax import _boxes, _regroup, _runs
+from mmpareto_jax._gradients import boxes, regroup, runs
 
 # The same 24 elements: reshaped into each other they must lose nothing.
 SHAPES = [
@@ -27,7 +27,7 @@ def dense(where, shape):
     for box in where:
         mask = np.ones((), bool)
         for one in box:
-            size, found = _boxes.flat(one)
+            size, found = boxes.flat(one)
             own = np.zeros(size, bool)
             for start, stop in ((0, size),) if found is None else found:
                 own[start:stop] = True
@@ -38,12 +38,10 @@ def dense(where, shape):
 
 def random_support(shape, rng):
     axes = [
-        _boxes.axis(
-            n, None if rng.random() < 0.4 else _runs.of_mask(rng.random(n) < 0.6)
-        )
+        boxes.axis(n, None if rng.random() < 0.4 else runs.of_mask(rng.random(n) < 0.6))
         for n in shape
     ]
-    return _boxes.support([tuple(axes)])
+    return boxes.support([tuple(axes)])
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -52,7 +50,7 @@ def test_union_intersection_and_reshape(seed):
     for _ in range(10):
         shape = SHAPES[rng.integers(len(SHAPES))]
         a, b = random_support(shape, rng), random_support(shape, rng)
-        union, both = _boxes.union([a, b]), _boxes.common(a, b)
+        union, both = boxes.union([a, b]), boxes.common(a, b)
         np.testing.assert_array_equal(
             dense(union, shape), dense(a, shape) | dense(b, shape)
         )
@@ -62,22 +60,22 @@ def test_union_intersection_and_reshape(seed):
         mask = dense(union, shape)
         for _ in range(3):
             shape = SHAPES[rng.integers(len(SHAPES))]
-            union, mask = _regroup.reshaped(union, shape), mask.reshape(shape)
+            union, mask = regroup.reshaped(union, shape), mask.reshape(shape)
             np.testing.assert_array_equal(dense(union, shape), mask)
 
 
 def test_too_many_boxes_become_one_that_has_them_all():
-    n = 2 * _boxes.MOST + 2
+    n = 2 * boxes.MOST + 2
     diagonal = [
-        (_boxes.axis(n, ((i, i + 1),)), _boxes.axis(n, ((i, i + 1),)))
+        (boxes.axis(n, ((i, i + 1),)), boxes.axis(n, ((i, i + 1),)))
         for i in range(0, n, 2)
     ]
-    exact = _boxes.support(diagonal[1:])
-    assert len(exact) == _boxes.MOST
-    assert dense(exact, (n, n)).sum() == _boxes.MOST
+    exact = boxes.support(diagonal[1:])
+    assert len(exact) == boxes.MOST
+    assert dense(exact, (n, n)).sum() == boxes.MOST
     expected = np.zeros((n, n), bool)
     expected[::2, ::2] = True
-    np.testing.assert_array_equal(dense(_boxes.support(diagonal), (n, n)), expected)
+    np.testing.assert_array_equal(dense(boxes.support(diagonal), (n, n)), expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -85,19 +83,19 @@ def test_runs(seed):
     rng = np.random.default_rng(seed)
     size = 23
     mask, other = rng.random((2, size)) < 0.5
-    a, b = _runs.of_mask(mask), _runs.of_mask(other)
+    a, b = runs.of_mask(mask), runs.of_mask(other)
 
     def on(found, n=size):
-        return _runs.at(found, np.arange(n))
+        return runs.at(found, np.arange(n))
 
     np.testing.assert_array_equal(on(a), mask)
-    np.testing.assert_array_equal(on(_runs.runs([*a, *b])), mask | other)
-    np.testing.assert_array_equal(on(_runs.common(a, b)), mask & other)
-    np.testing.assert_array_equal(on(_runs.without(a, b, size)), mask & ~other)
-    np.testing.assert_array_equal(on(_runs.flip(a, size)), mask[::-1])
+    np.testing.assert_array_equal(on(runs.runs([*a, *b])), mask | other)
+    np.testing.assert_array_equal(on(runs.common(a, b)), mask & other)
+    np.testing.assert_array_equal(on(runs.without(a, b, size)), mask & ~other)
+    np.testing.assert_array_equal(on(runs.flip(a, size)), mask[::-1])
     for stride in (1, 2, 3):
         cut = mask[4:20:stride]
-        np.testing.assert_array_equal(on(_runs.cut(a, 4, 20, stride), len(cut)), cut)
+        np.testing.assert_array_equal(on(runs.cut(a, 4, 20, stride), len(cut)), cut)
         padded = np.zeros(size * stride, bool)
         padded[::stride] = mask
-        np.testing.assert_array_equal(on(_runs.spread(a, stride), len(padded)), padded)
+        np.testing.assert_array_equal(on(runs.spread(a, stride), len(padded)), padded)

@@ -7,8 +7,8 @@ import pytest
 from promises import METHODS
 
 import mmpareto_jax as mmp
-from mmpareto_jax._min_norm import min_norm
-from mmpareto_jax.weightings._linalg import psd_solve
+from mmpareto_jax._gramians.linalg import psd_solve
+from mmpareto_jax._gramians.min_norm import min_norm
 
 WITH = """config dualproj fairgrad imtl_g mgda mmpareto nash_mtl upgrad
     db_mtl famo geometric_mean gradvac metabalance modo pcgrad sdmgrad uniform"""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mmpareto_jax as mmp
-from mmpareto_jax._gramian import combine, group_gramians
+from mmpareto_jax._gramians.gramian import combine, group_gramians
 
 
 def tree(num, seed=0, dtype=jnp.float32):

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 import mmpareto_jax as mmp
-from mmpareto_jax._groups import as_groups, named_leaves, path_name
+from mmpareto_jax._gradients.groups import as_groups, named_leaves, path_name
 
 PREFIXES = {
     "audio": ("joint", "audio"),

@@ -1,9 +1,8 @@
 """Every module may be the first one imported, as by a spawned worker or by pickle."""
 
-import ast
-import graphlib
 import json
 import pathlib
+import pkgutil
 import subprocess
 import sys
 
@@ -60,15 +59,6 @@ print(json.dumps([failed, loaded, clashed, again]))
 """
 
 
-def modules():
-    """Name -> file."""
-    found = {}
-    for path in sorted((ROOT / "mmpareto_jax").rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
 def python(code, *arguments):
     """What `code` prints in a fresh interpreter."""
     done = subprocess.run(
@@ -85,7 +75,8 @@ def python(code, *arguments):
 @pytest.fixture(scope="module")
 def found():
     """What fails, what of ours each import loads, what clashes; loading again."""
-    names = list(modules())
+    found = pkgutil.walk_packages(mmp.__path__, "mmpareto_jax.")
+    names = ["mmpareto_jax", *(module.name for module in found)]
     # Without those of rooms within: such a module waits for its package, and the
     # package for it. Python gives up there, whatever the package.
     together = [n for n in names if n.startswith("mmpareto_jax.training._")]
@@ -128,29 +119,3 @@ def test_modules_may_be_first_in_several_threads(found):
 
 def test_packages_may_be_loaded_again(found):
     assert found[-1] is True
-
-
-def imported(path, known):
-    """The modules that are named in a file's import statements, wherever they stand."""
-    package = path.relative_to(ROOT).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join([*base, *filter(None, [node.module])])
-            for alias in node.names:
-                name = f"{base}.{alias.name}"
-                yield name if name in known else base
-
-
-def test_imports_have_no_circle():
-    """Nor do those within functions, or for type checkers."""
-    known = modules()
-    graph = {name: set(imported(path, known)) for name, path in known.items()}
-    assert "mmpareto_jax.training._workdir" in graph["mmpareto_jax.training._loop"]
-    assert "mmpareto_jax.data._av_digits" in graph["mmpareto_jax.data"]
-    try:
-        graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as error:
-        pytest.fail(" -> ".join(error.args[1]))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import mmpareto_jax as mmp
-from mmpareto_jax._losses import by_name, named_scalars
+from mmpareto_jax._gradients.losses import by_name, named_scalars
 
 NAMES = ("z", "a", "1")
 

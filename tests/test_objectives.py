@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 import mmpareto_jax as mmp
-from mmpareto_jax._groups import named_leaves
+from mmpareto_jax._gradients.groups import named_leaves
 
 PULLBACKS = ["unroll", "vmap"]
 WIDTH, BATCH = 4, 3

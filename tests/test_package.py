@@ -41,7 +41,7 @@ def outside(modules):
 def test_the_core_is_light():
     """jax and optax alone: nothing of the train extra, and no room above the core."""
     modules = loaded("import mmpareto_jax; mmpareto_jax.mmpareto(2)")
-    assert {"jax", "optax", "mmpareto_jax._mmpareto"} <= modules
+    assert {"jax", "optax", "mmpareto_jax._combine.mmpareto_transformation"} <= modules
     assert not (outside(modules) - outside(loaded("import optax"))) & set(TRAIN)
     above = ("models", "data", "problems", "training", "cli")
     assert not {f"mmpareto_jax.{name}" for name in above} & modules

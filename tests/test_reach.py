@@ -10,8 +10,8 @@ from flax import nnx
 from jax import lax
 
 import mmpareto_jax as mmp
-from mmpareto_jax import _backward
-from mmpareto_jax._groups import named_leaves
+from mmpareto_jax._gradients import backward
+from mmpareto_jax._gradients.groups import named_leaves
 from mmpareto_jax.models import ResNet18
 
 PULLBACKS = ["unroll", "vmap"]
@@ -426,13 +426,13 @@ def test_a_constant_part_with_aux_and_given_groups(pullback, x64):
 def fallbacks(monkeypatch, fun, params, *args, **kwargs):
     """How often the function was pulled back, beyond once."""
     calls = []
-    linearised = _backward._linearised
+    linearised = backward._linearised
 
     def counted(*args):
         calls.append(1)
         return linearised(*args)
 
-    monkeypatch.setattr(_backward, "_linearised", counted)
+    monkeypatch.setattr(backward, "_linearised", counted)
     mmp.objective_groups(fun, params, *args, **kwargs)
     return len(calls) - 1
 

@@ -9,8 +9,8 @@ import pytest
 from promises import METHODS
 
 import mmpareto_jax as mmp
-from mmpareto_jax._gramian import group_gramians
-from mmpareto_jax._min_norm import min_norm
+from mmpareto_jax._gramians.gramian import group_gramians
+from mmpareto_jax._gramians.min_norm import min_norm
 
 VARIANTS = ["paper", "official"]
 

@@ -8,36 +8,36 @@ import numpy as np
 import pytest
 
 import mmpareto_jax as mmp
-from mmpareto_jax import _stacks
-from mmpareto_jax._gramian import group_gramians
+from mmpareto_jax._gradients import stacks
+from mmpareto_jax._gramians.gramian import group_gramians
 
 ROWS = [jnp.arange(3.0), jnp.ones(3)]
 
 
 def test_a_stack_is_a_stack():
-    np.testing.assert_array_equal(_stacks.stack(ROWS), jnp.stack(ROWS))
-    np.testing.assert_array_equal(jax.jit(_stacks.stack)(ROWS), jnp.stack(ROWS))
+    np.testing.assert_array_equal(stacks.stack(ROWS), jnp.stack(ROWS))
+    np.testing.assert_array_equal(jax.jit(stacks.stack)(ROWS), jnp.stack(ROWS))
 
 
 def test_rows_are_known_within_a_trace_only():
     def traced(rows):
-        whole = _stacks.stack(rows)
-        assert all(a is b for a, b in zip(_stacks.apart(whole), rows, strict=True))
+        whole = stacks.stack(rows)
+        assert all(a is b for a, b in zip(stacks.apart(whole), rows, strict=True))
         other = whole + 0
-        assert _stacks.apart(other) is other
+        assert stacks.apart(other) is other
         return whole
 
     whole = jax.jit(traced)(ROWS)
-    assert _stacks.apart(whole) is whole
-    eager = _stacks.stack(ROWS)
-    assert _stacks.apart(eager) is eager
+    assert stacks.apart(whole) is whole
+    eager = stacks.stack(ROWS)
+    assert stacks.apart(eager) is eager
 
 
 def test_nothing_is_kept_of_a_trace():
     with jax.checking_leaks():
-        jax.jit(lambda rows: _stacks.stack(rows) * 2)(ROWS)
+        jax.jit(lambda rows: stacks.stack(rows) * 2)(ROWS)
     gc.collect()
-    assert not _stacks._ROWS
+    assert not stacks._ROWS
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
@@ -45,7 +45,7 @@ def test_gramians_are_those_of_the_stack(scale):
     rng = np.random.default_rng(0)
     rows = [jnp.asarray(scale * rng.normal(size=(4, 5)), jnp.float32) for _ in range(3)]
     expected = group_gramians([[jnp.stack(rows)]])
-    found = jax.jit(lambda rows: group_gramians([[_stacks.stack(rows)]]))(rows)
+    found = jax.jit(lambda rows: group_gramians([[stacks.stack(rows)]]))(rows)
     tolerance = 1e-6 * np.max(expected[0].total)
     np.testing.assert_allclose(found[0].total, expected[0].total, atol=tolerance)
     assert found[0].scale == expected[0].scale

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mmpareto_jax import _boxes, _runs
-from mmpareto_jax._reach import Fact, trace
+from mmpareto_jax._gradients import boxes, runs
+from mmpareto_jax._gradients.reach import Fact, trace
 
 SHAPE = (4, 6)
 
 
 def dense(where, shape):
     out = np.zeros(shape, bool)
-    for box in _boxes.boxes(where, shape):
+    for box in boxes.boxes(where, shape):
         mask = np.ones((), bool)
         for one in box:
-            size, found = _boxes.flat(one)
+            size, found = boxes.flat(one)
             own = np.zeros(size, bool)
             for start, stop in ((0, size),) if found is None else found:
                 own[start:stop] = True
@@ -128,10 +128,10 @@ def test_supports(name):
     closed = jax.make_jaxpr(f)(jnp.ones(SHAPE))
     rng = np.random.default_rng(0)
     for seed in range(4):
-        sets = [_runs.of_mask(rng.random(n) < 0.6) for n in SHAPE]
+        sets = [runs.of_mask(rng.random(n) < 0.6) for n in SHAPE]
         if seed < 2:
             sets[seed] = ((0, SHAPE[seed]),)
-        where = _boxes.support([tuple(map(_boxes.axis, SHAPE, sets))])
+        where = boxes.support([tuple(map(boxes.axis, SHAPE, sets))])
         found = trace(closed, [Fact({5: where}, zero=True)])
         true = nonzero(f, dense(where, SHAPE), seed)
         at_zero = nonzero(f, np.zeros(SHAPE, bool), seed)

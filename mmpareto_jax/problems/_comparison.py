@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from mmpareto_jax import weightings
-from mmpareto_jax._aggregate import aggregate
-from mmpareto_jax._mmpareto import mmpareto
+from mmpareto_jax._combine.aggregate import aggregate
+from mmpareto_jax._combine.mmpareto_transformation import mmpareto
 from mmpareto_jax.problems._measures import distance_to_front, pareto_stationarity
 from mmpareto_jax.problems._problem import Front, Problem
 from mmpareto_jax.problems._quadratics import (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from mmpareto_jax._min_norm import min_norm_weights
+from mmpareto_jax._gramians.min_norm import min_norm_weights
 
 
 def pareto_stationarity(jacobian: jax.Array) -> jax.Array:

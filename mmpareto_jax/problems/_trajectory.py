@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from mmpareto_jax._objectives import value_and_objective_grads
+from mmpareto_jax._gradients.objectives import value_and_objective_grads
 from mmpareto_jax.problems._problem import Problem
 
 

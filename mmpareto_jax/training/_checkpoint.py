@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from mmpareto_jax._groups import named_leaves
+from mmpareto_jax._gradients.groups import named_leaves
 
 Tree = TypeVar("Tree")
 Which = Literal["best", "latest"]

@@ -1,8 +1,13 @@
-"""Rules that combine the gradients of several objectives, one module each."""
+"""Rules that combine the gradients of several objectives, one module each.
+
+In comes what a rule reads (a Gramian, rows or losses of K objectives), out go weights
+or an update, and the rule's own state. It may import ``_gramians``, and of
+``_gradients`` the mesh axes.
+"""
 
 from mmpareto_jax.weightings._aligned_mtl import aligned_mtl as aligned_mtl
 from mmpareto_jax.weightings._cagrad import cagrad as cagrad
-from mmpareto_jax.weightings._config import config as config
+from mmpareto_jax.weightings._conflict_free import config as config
 from mmpareto_jax.weightings._constant import constant as constant
 from mmpareto_jax.weightings._db_mtl import db_mtl as db_mtl
 from mmpareto_jax.weightings._dualproj import dualproj as dualproj

@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax.weightings._linalg import eigen
+from mmpareto_jax._gramians.linalg import eigen
 from mmpareto_jax.weightings._preference import preference_of
 from mmpareto_jax.weightings._weighting import (
     Weighting,

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mmpareto_jax._manual import vary_like
-from mmpareto_jax._min_norm import min_norm
+from mmpareto_jax._gradients.manual import vary_like
+from mmpareto_jax._gramians.min_norm import min_norm
 from mmpareto_jax.weightings._weighting import (
     Weighting,
     check_at_least,

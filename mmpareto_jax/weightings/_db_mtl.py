@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax._gramian import combine as weighted_sum
-from mmpareto_jax._gramian import group_gramians
+from mmpareto_jax._gramians.gramian import combine as weighted_sum
+from mmpareto_jax._gramians.gramian import group_gramians
 from mmpareto_jax.weightings._weighting import (
     Aggregator,
     check,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmpareto_jax._active_set import nonnegative_qp
+from mmpareto_jax._gramians.active_set import nonnegative_qp
 from mmpareto_jax.weightings._weighting import is_known
 
 

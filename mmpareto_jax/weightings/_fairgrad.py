@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax._min_norm import SolverReport
-from mmpareto_jax.weightings._fair import balance
+from mmpareto_jax._gramians.balance import balance
+from mmpareto_jax._gramians.min_norm import SolverReport
 from mmpareto_jax.weightings._weighting import (
     Weighting,
     check,

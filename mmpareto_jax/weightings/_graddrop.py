@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmpareto_jax._dtypes import wide
+from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax.weightings._weighting import (
     Aggregator,
     RandomState,

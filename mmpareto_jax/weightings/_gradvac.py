@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmpareto_jax._manual import vary_like
+from mmpareto_jax._gradients.manual import vary_like
 from mmpareto_jax.weightings._weighting import (
     RandomState,
     Weighting,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmpareto_jax.weightings._linalg import psd_solve
+from mmpareto_jax._gramians.linalg import psd_solve
 from mmpareto_jax.weightings._weighting import Weighting, of_rows
 
 

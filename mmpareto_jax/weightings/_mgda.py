@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax._min_norm import MinNorm, SolverReport, min_norm
+from mmpareto_jax._gramians.min_norm import MinNorm, SolverReport, min_norm
 from mmpareto_jax.weightings._weighting import Weighting, required, rows_or_ones
 
 _NORMALIZATIONS = ("none", "l2", "loss", "loss+")

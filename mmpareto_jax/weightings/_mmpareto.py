@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax._min_norm import SolverReport, min_norm
+from mmpareto_jax._gramians.min_norm import SolverReport, min_norm
 from mmpareto_jax.weightings._weighting import (
     Weighting,
     check_at_least,

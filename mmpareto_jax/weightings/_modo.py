@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmpareto_jax.weightings._linalg import on_simplex
+from mmpareto_jax.weightings._simplex import on_simplex
 from mmpareto_jax.weightings._weighting import Weighting, check_at_least
 
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmpareto_jax._gramian import in_one_scale
-from mmpareto_jax._min_norm import SolverReport
+from mmpareto_jax._gramians.gramian import in_one_scale
+from mmpareto_jax._gramians.min_norm import SolverReport
 from mmpareto_jax.weightings._fairgrad import fair_weights
 from mmpareto_jax.weightings._weighting import (
     Weighting,

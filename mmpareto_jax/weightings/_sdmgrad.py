@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmpareto_jax._manual import vary_like
-from mmpareto_jax.weightings._linalg import on_simplex
+from mmpareto_jax._gradients.manual import vary_like
 from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._simplex import on_simplex
 from mmpareto_jax.weightings._weighting import (
     Weighting,
     check,

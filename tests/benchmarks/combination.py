@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 import mmpareto_jax as mmp
-from mmpareto_jax._gramian import group_gramians
+from mmpareto_jax._gramians.gramian import group_gramians
 
 
 def resnet_shapes():

@@ -159,7 +159,7 @@ def test_no_method_is_refused():
         problems.compare_trajectories(PROBLEMS["element-wise"], [])
 
 
-@pytest.mark.parametrize("name", ["nothing", "constant", "jax", "Weighting", "_config"])
+@pytest.mark.parametrize("name", ["nothing", "constant", "jax", "Weighting", "_krum"])
 def test_an_unknown_method_is_named(name):
     with pytest.raises(ValueError, match=f"unknown method '{name}'.*mgda"):
         problems.combination_of(name, ("L1", "L2"))

@@ -15,10 +15,10 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmpareto_jax._dtypes import wide
-from mmpareto_jax._groups import PyTree, named_leaves
-from mmpareto_jax._manual import shared_axes, vary, varying_axes
-from mmpareto_jax._stacks import Stack, apart
+from mmpareto_jax._gradients.dtypes import wide
+from mmpareto_jax._gradients.groups import PyTree, named_leaves
+from mmpareto_jax._gradients.manual import shared_axes, vary, varying_axes
+from mmpareto_jax._gradients.stacks import Stack, apart
 
 # One running sum over n float32 products loses about n / 10 ulp. The last axis is
 # summed first and its partial sums after it, which keeps runs short; an axis longer

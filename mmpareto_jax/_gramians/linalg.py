@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from optax import projections
 
-from mmpareto_jax._manual import vary_like
+from mmpareto_jax._gradients.manual import vary_like
 
 _MAX_SWEEPS = 20
 
@@ -83,14 +82,6 @@ def _derivative(
     change_x = _pseudo_solve(parts, of_right - change @ x)
     change_x += _pseudo_solve(parts, _pseudo_solve(parts, change @ outside))
     return x, change_x + _through(parts[1], rest, change @ again)
-
-
-def on_simplex(x: jax.Array) -> jax.Array:
-    """The nearest point with non-negative entries that sum to 1, in the dtype of x."""
-    # Optax promotes integers, and comes back in float64 wherever that is enabled.
-    with jax.numpy_dtype_promotion("standard"):
-        found: jax.Array = projections.projection_simplex(x)
-    return found.astype(x.dtype)
 
 
 def _rounds(num: int) -> np.ndarray:

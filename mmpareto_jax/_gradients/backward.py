@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
-from mmpareto_jax._constants import Array, Known, unknown
-from mmpareto_jax._groups import PyTree
-from mmpareto_jax._lanes import Lanes, rows_of, values_of
-from mmpareto_jax._losses import named_scalars, split_aux
-from mmpareto_jax._pullback import Pullback, evaluate
-from mmpareto_jax._reach import Fact, Rows, about, seed, trace
+from mmpareto_jax._gradients.constants import Array, Known, unknown
+from mmpareto_jax._gradients.groups import PyTree
+from mmpareto_jax._gradients.lanes import Lanes, rows_of, values_of
+from mmpareto_jax._gradients.losses import named_scalars, split_aux
+from mmpareto_jax._gradients.pullback import Pullback, evaluate
+from mmpareto_jax._gradients.reach import Fact, Rows, about, seed, trace
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mmpareto_jax import _runs
-from mmpareto_jax._boxes import (
+from mmpareto_jax._gradients import runs
+from mmpareto_jax._gradients.boxes import (
     NOWHERE,
     Axis,
     Box,
@@ -25,7 +25,7 @@ from mmpareto_jax._boxes import (
     support,
     union,
 )
-from mmpareto_jax._regroup import reshaped
+from mmpareto_jax._gradients.regroup import reshaped
 
 _Window = tuple[Any, Any]  # start (None: unknown) and length on an axis
 
@@ -63,7 +63,7 @@ def _seen(own: Axis, start: Any, size: Any) -> Axis:
     _, where = flat(own)
     if where is None or start is None:
         return axis(size)
-    return axis(size, _runs.cut(where, start, start + size))
+    return axis(size, runs.cut(where, start, start + size))
 
 
 def _written(
@@ -98,7 +98,7 @@ def _outside(own: Axis, window: _Window, n: Any) -> Axis | None:
     if start == 0 and size == n:
         return None
     _, where = flat(own)
-    left = _runs.without(
+    left = runs.without(
         ((0, n),) if where is None else where, ((start, start + size),), n
     )
     return axis(n, left) if left else None
@@ -108,7 +108,7 @@ def _put(own: Axis, start: Any, n: Any) -> Axis:
     size, where = flat(own)
     if start is None:
         return axis(n)
-    return axis(n, _runs.shift(((0, size),) if where is None else where, start))
+    return axis(n, runs.shift(((0, size),) if where is None else where, start))
 
 
 def _dynamic_slice(eqn: Any, terms: Sequence[Support], known: Sequence[Any]) -> Support:
@@ -164,8 +164,8 @@ def _gather(eqn: Any, terms: Sequence[Support], known: Sequence[Any]) -> Support
         many: Axis | None = None
         if taken is not None:
             _, where = flat(box[dims[0]])
-            mask = _runs.at(((0, full[dims[0]]),) if where is None else where, taken)
-            many = axis(len(taken), _runs.of_mask(mask))
+            mask = runs.at(((0, full[dims[0]]),) if where is None else where, taken)
+            many = axis(len(taken), runs.of_mask(mask))
         found = []
         for x in seen:
             offset = [x[d] for d in range(len(full)) if d not in collapsed]
@@ -227,9 +227,9 @@ def _scatter(replaces: bool) -> Callable[..., Support]:
                 chosen = (
                     places
                     if where is None
-                    else places[_runs.at(where, np.arange(len(places)))]
+                    else places[runs.at(where, np.arange(len(places)))]
                 )
-                on = axis(full[d], _runs.runs((int(i), int(i) + 1) for i in chosen))
+                on = axis(full[d], runs.runs((int(i), int(i) + 1) for i in chosen))
                 if len(chosen):
                     new = _read_in(one(box), windows, full, d)
                     put.append((*new[:d], on, *new[d + 1 :]))

@@ -5,8 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from mmpareto_jax import _runs
-from mmpareto_jax._boxes import Axis, Box, Factor, Size, Support, axis, flat, support
+from mmpareto_jax._gradients import runs
+from mmpareto_jax._gradients.boxes import (
+    Axis,
+    Box,
+    Factor,
+    Size,
+    Support,
+    axis,
+    flat,
+    support,
+)
 
 
 def reshaped(where: Support, sizes: Sequence[Size]) -> Support:
@@ -51,7 +60,7 @@ def _regroup(
             break
         inner: Size = _quotient(size, first)
         for outer, elements in (
-            [(None, None)] if where is None else _runs.rows(where, inner)
+            [(None, None)] if where is None else runs.rows(where, inner)
         ):
             split = [(first, outer), (inner, elements), *factors[1:]]
             yield from _regroup(split, sizes, need, axes, part)

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmpareto_jax.weightings._linalg import eigen, psd_solve
+from mmpareto_jax._gramians.linalg import eigen, psd_solve
 
 
 def gramian(case):

@@ -10,7 +10,7 @@ therefore of one of two kinds:
   those and for no other, because a cotangent that is not there is zero.
 
 A variable of the second kind is carried as ``Lanes``: the objectives that reach it
-and a value for each. Which lanes there are says ``_reach.py``, equation by equation;
+and a value for each. Which lanes there are says ``reach.py``, equation by equation;
 those that arrive at a parameter's gradient *are* the answer to "which objectives reach
 this parameter". So the gradients and the groups come from one mechanism, and both see
 through ``jit``, ``scan``, ``cond``, ``checkpoint`` and ``custom_vjp``.
@@ -30,8 +30,16 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
-from mmpareto_jax._lanes import Lanes, pack, rows_of, seeds, swap, unpack, values_of
-from mmpareto_jax._reach import (
+from mmpareto_jax._gradients.lanes import (
+    Lanes,
+    pack,
+    rows_of,
+    seeds,
+    swap,
+    unpack,
+    values_of,
+)
+from mmpareto_jax._gradients.reach import (
     Fact,
     about,
     flow,

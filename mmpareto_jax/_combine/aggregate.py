@@ -9,23 +9,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax._dtypes import wide
-from mmpareto_jax._extras import Extras
-from mmpareto_jax._gramian import (
-    check_stacked,
-    combine,
-    group_gramians,
-    in_one_scale,
-)
-from mmpareto_jax._groups import (
+from mmpareto_jax._combine.extras import Extras
+from mmpareto_jax._combine.state import AggregateState, describe, describe_weights
+from mmpareto_jax._gradients.dtypes import wide
+from mmpareto_jax._gradients.groups import (
     ObjectiveGroups,
     Objectives,
     PyTree,
     as_groups,
     named_leaves,
 )
-from mmpareto_jax._manual import vary, varying_axes
-from mmpareto_jax._state import AggregateState, describe, describe_weights
+from mmpareto_jax._gradients.manual import vary, varying_axes
+from mmpareto_jax._gramians.gramian import (
+    check_stacked,
+    combine,
+    group_gramians,
+    in_one_scale,
+)
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 from mmpareto_jax.weightings._weighting import kept
 

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax._reach import Rows
-from mmpareto_jax._stacks import stack
+from mmpareto_jax._gradients.reach import Rows
+from mmpareto_jax._gradients.stacks import stack
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from jax.extend import core as jex
 
-from mmpareto_jax import _runs
-from mmpareto_jax._boxes import (
+from mmpareto_jax._gradients import runs
+from mmpareto_jax._gradients.boxes import (
     NOWHERE,
     Box,
     Support,
@@ -27,10 +27,10 @@ from mmpareto_jax._boxes import (
     support,
     union,
 )
-from mmpareto_jax._constants import Known
-from mmpareto_jax._indexing import INDEXING
-from mmpareto_jax._movement import MOVEMENT
-from mmpareto_jax._zeros import CLIPS
+from mmpareto_jax._gradients.constants import Known
+from mmpareto_jax._gradients.indexing import INDEXING
+from mmpareto_jax._gradients.movement import MOVEMENT
+from mmpareto_jax._gradients.zeros import CLIPS
 
 Rule: TypeAlias = Callable[[jex.JaxprEqn, Sequence[Support], Sequence[Known]], Any]
 
@@ -93,12 +93,12 @@ def _mask(mask: np.ndarray[Any, Any], shape: tuple[Any, ...]) -> Support:
     if mask.all():
         return None
     if mask.ndim <= 1:
-        where = _runs.of_mask(mask.reshape(-1))
+        where = runs.of_mask(mask.reshape(-1))
         return support([(axis(mask.size, where),) * mask.ndim]) if where else NOWHERE
     lines, kind = np.unique(mask.reshape(len(mask), -1), axis=0, return_inverse=True)
     found: list[Box] = []
     for i, line in enumerate(lines):
-        rows = axis(len(mask), _runs.of_mask(kind.reshape(-1) == i))
+        rows = axis(len(mask), runs.of_mask(kind.reshape(-1) == i))
         inner = boxes(_mask(line.reshape(mask.shape[1:]), shape[1:]), shape[1:])
         found += [(rows, *box) for box in inner]
     return support(found)

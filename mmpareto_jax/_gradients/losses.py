@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax._dtypes import wide
+from mmpareto_jax._gradients.dtypes import wide
 
 
 def named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:

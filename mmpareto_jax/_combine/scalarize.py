@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmpareto_jax._groups import PyTree, named_leaves
-from mmpareto_jax._losses import by_name, named_scalars, split_aux, stacked
+from mmpareto_jax._gradients.groups import PyTree, named_leaves
+from mmpareto_jax._gradients.losses import by_name, named_scalars, split_aux, stacked
 from mmpareto_jax.weightings import LossWeighting
 from mmpareto_jax.weightings._weighting import kept
 

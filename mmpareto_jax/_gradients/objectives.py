@@ -9,17 +9,17 @@ from typing import Any, ParamSpec, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax._backward import pull_back
-from mmpareto_jax._groups import (
+from mmpareto_jax._gradients.backward import pull_back
+from mmpareto_jax._gradients.groups import (
     ObjectiveGroups,
     Objectives,
     PyTree,
     as_groups,
     named_leaves,
 )
-from mmpareto_jax._lanes import gradient
-from mmpareto_jax._pullback import Pullback
-from mmpareto_jax._reach import Rows
+from mmpareto_jax._gradients.lanes import gradient
+from mmpareto_jax._gradients.pullback import Pullback
+from mmpareto_jax._gradients.reach import Rows
 
 Args = ParamSpec("Args")
 Values = TypeVar("Values")

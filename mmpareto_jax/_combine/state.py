@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax._gramian import Gramians
-from mmpareto_jax._min_norm import SolverReport
+from mmpareto_jax._gramians.gramian import Gramians
+from mmpareto_jax._gramians.min_norm import SolverReport
 
 
 class AggregateState(NamedTuple):

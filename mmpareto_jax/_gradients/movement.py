@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from mmpareto_jax import _runs
-from mmpareto_jax._boxes import (
+from mmpareto_jax._gradients import runs
+from mmpareto_jax._gradients.boxes import (
     NOWHERE,
     Axis,
     Box,
@@ -17,7 +17,7 @@ from mmpareto_jax._boxes import (
     mapped,
     support,
 )
-from mmpareto_jax._regroup import reshaped
+from mmpareto_jax._gradients.regroup import reshaped
 
 Rule: TypeAlias = Callable[[Any, Sequence[Support], Any], Any]
 
@@ -86,7 +86,7 @@ def _rev(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
     out = terms[0]
     for dim in eqn.params["dimensions"]:
         out = _on_axis(
-            out, dim, lambda n, x: axis(n, None if x is None else _runs.flip(x, n))
+            out, dim, lambda n, x: axis(n, None if x is None else runs.flip(x, n))
         )
     return out
 
@@ -95,7 +95,7 @@ def _part(where: Support, dim: int, bound: tuple[Any, Any, Any], n: Any) -> Any:
     """The part (start, stop, stride), n elements, of one axis."""
 
     def one(_: Any, x: Any) -> Axis:
-        return axis(n, None if x is None else _runs.cut(x, *bound))
+        return axis(n, None if x is None else runs.cut(x, *bound))
 
     return _on_axis(where, dim, one)
 
@@ -129,8 +129,8 @@ def _shifted(size: Any, where: Any, low: int, out: Any, stride: int = 1) -> Axis
     if not isinstance(out, int) or not isinstance(size, int):
         return axis(out)
     own = ((0, size),) if where is None else where
-    spread = _runs.spread(own, stride)
-    return axis(out, _runs.cut(_runs.shift(spread, low), 0, out))
+    spread = runs.spread(own, stride)
+    return axis(out, runs.cut(runs.shift(spread, low), 0, out))
 
 
 def _pad(eqn: Any, terms: Sequence[Support], _: Any) -> Support:

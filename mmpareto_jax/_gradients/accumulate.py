@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mmpareto_jax._dtypes import wide
-from mmpareto_jax._groups import PyTree, named_leaves
+from mmpareto_jax._gradients.dtypes import wide
+from mmpareto_jax._gradients.groups import PyTree, named_leaves
 
 Args = ParamSpec("Args")
 Values = TypeVar("Values")

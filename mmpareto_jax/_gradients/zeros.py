@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from jax.extend import core as jex
 
-from mmpareto_jax._constants import Known
+from mmpareto_jax._gradients.constants import Known
 
 # Zero where one of the operands is.
 _PRODUCTS = frozenset(("mul", "dot_general", "conv_general_dilated", "and"))

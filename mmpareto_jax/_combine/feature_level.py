@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax._groups import ObjectiveGroups, PyTree, named_leaves
-from mmpareto_jax._losses import split_aux
-from mmpareto_jax._objectives import objective_groups, value_and_objective_grads
-from mmpareto_jax._pullback import Pullback
+from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree, named_leaves
+from mmpareto_jax._gradients.losses import split_aux
+from mmpareto_jax._gradients.objectives import (
+    objective_groups,
+    value_and_objective_grads,
+)
+from mmpareto_jax._gradients.pullback import Pullback
 
 
 class FeatureLevel(NamedTuple):

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmpareto_jax._aggregate import aggregate, transformation
-from mmpareto_jax._groups import Objectives
-from mmpareto_jax._min_norm import SolverReport
+from mmpareto_jax._combine.aggregate import aggregate, transformation
+from mmpareto_jax._gradients.groups import Objectives
+from mmpareto_jax._gramians.min_norm import SolverReport
 from mmpareto_jax.weightings import _mmpareto as rules
 
 

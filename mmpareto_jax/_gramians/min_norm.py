@@ -7,9 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax._active_set import nonnegative_qp
-from mmpareto_jax._dtypes import wide
-from mmpareto_jax._gramian import in_one_scale
+from mmpareto_jax._gradients.dtypes import wide
+from mmpareto_jax._gramians.active_set import nonnegative_qp
+from mmpareto_jax._gramians.gramian import in_one_scale
 
 
 class SolverReport(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mmpareto_jax._manual import vary_like
+from mmpareto_jax._gradients.manual import vary_like
 
 
 class Solution(NamedTuple):

@@ -12,8 +12,8 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from mmpareto_jax import _runs
-from mmpareto_jax._runs import Runs
+from mmpareto_jax._gradients import runs
+from mmpareto_jax._gradients.runs import Runs
 
 Size: TypeAlias = Any  # an int, or a symbolic dimension
 Factor: TypeAlias = tuple[Size, Runs | None]  # None: everywhere
@@ -51,7 +51,7 @@ def flat(one: Axis) -> tuple[Size, Runs | None]:
             size, where = n * size, None
             continue
         rows = ((0, n),) if own is None else own
-        where = _runs.outer(rows, where, size)
+        where = runs.outer(rows, where, size)
         size = n * size
     return size, None if where == ((0, size),) else where
 
@@ -150,12 +150,12 @@ def _either(x: Axis, y: Axis) -> Axis | None:
         if len(differ) == 1:
             (i,) = differ
             size, p, q = x[i][0], x[i][1], y[i][1]
-            both = None if p is None or q is None else _runs.runs([*p, *q])
+            both = None if p is None or q is None else runs.runs([*p, *q])
             return (*x[:i], (size, both), *x[i + 1 :])
     (size, p), (_, q) = flat(x), flat(y)
     if not isinstance(size, int):
         return None
-    return axis(size, None if p is None or q is None else _runs.runs([*p, *q]))
+    return axis(size, None if p is None or q is None else runs.runs([*p, *q]))
 
 
 def _within(a: Box, b: Box) -> bool:
@@ -171,14 +171,14 @@ def _both(x: Axis, y: Axis) -> Axis:
         return x if known(x) else y
     if [n for n, _ in x] == [n for n, _ in y]:
         met = [
-            (n, p if q is None else q if p is None else _runs.common(p, q))
+            (n, p if q is None else q if p is None else runs.common(p, q))
             for (n, p), (_, q) in zip(x, y, strict=True)
         ]
         return _tidy(tuple(met))
     (size, p), (_, q) = flat(x), flat(y)
     if p is None or q is None:
         return x
-    return axis(size, _runs.common(p, q))
+    return axis(size, runs.common(p, q))
 
 
 def _hull(found: Sequence[Box]) -> Box:

@@ -2,7 +2,7 @@
 
 All that the sweep must know before it evaluates an equation is a ``Fact`` about each
 of its values. They are found here, through control flow too; what single primitives
-do to them is in ``_support.py``, ``_indexing.py``, ``_zeros.py``, ``_constants.py``.
+do to them is in ``support.py``, ``indexing.py``, ``zeros.py``, ``constants.py``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 
 from jax.extend import core as jex
 
-from mmpareto_jax._boxes import NOWHERE, Support, axis, mapped, union
-from mmpareto_jax._constants import Known, constant, fold, unknown
-from mmpareto_jax._support import supports
-from mmpareto_jax._zeros import CLIPS, zero_out
+from mmpareto_jax._gradients.boxes import NOWHERE, Support, axis, mapped, union
+from mmpareto_jax._gradients.constants import Known, constant, fold, unknown
+from mmpareto_jax._gradients.support import supports
+from mmpareto_jax._gradients.zeros import CLIPS, zero_out
 
 Rows: TypeAlias = tuple[int, ...]
 
