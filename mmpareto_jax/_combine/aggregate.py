@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mmpareto_jax._combine.extras import Extras
-from mmpareto_jax._combine.state import AggregateState, describe, describe_weights
+from mmpareto_jax._combine.kinds import Group, OfLeaf, kind_of
+from mmpareto_jax._combine.state import AggregateState, nothing_seen, seen
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import (
     ObjectiveGroups,
@@ -22,12 +23,10 @@ from mmpareto_jax._gradients.groups import (
 from mmpareto_jax._gradients.manual import vary, varying_axes
 from mmpareto_jax._gramians.gramian import (
     check_stacked,
-    combine,
     group_gramians,
     in_one_scale,
 )
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
-from mmpareto_jax.weightings._weighting import kept
 
 
 def aggregate(
@@ -101,9 +100,6 @@ def aggregate(
     return transformation(weighting, objectives, of_leaf, axis_name=axis_name)
 
 
-OfLeaf: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-
-
 def transformation(
     weighting: Weighting | LossWeighting | Aggregator,
     objectives: Objectives,
@@ -121,33 +117,19 @@ def transformation(
       axis_name: see :func:`aggregate`.
     """
     groups = as_groups(objectives, "aggregate")
+    kind = kind_of(weighting, of_leaf)
     axis_names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
 
     def init(params: optax.Params) -> AggregateState:
-        state, zeros = {}, {}
+        sizes, zeros = {}, {}
         for name, leaves in _by_group(groups, named_leaves(params)).items():
-            num = len(groups.groups[name])
-            dtype = wide(*(x for _, x in leaves))
-            zeros[name] = {
-                "norms": jnp.zeros((num,), dtype),
-                "cosine": jnp.zeros((), dtype),
-                "conflict": jnp.zeros((), bool),
-            }
-            if isinstance(weighting, Weighting):
-                state[name] = weighting.init(num)
-            if isinstance(weighting, Aggregator):
-                state[name] = weighting.init(
-                    [jax.ShapeDtypeStruct((num, *x.shape), x.dtype) for _, x in leaves]
-                )
-            else:
-                zeros[name]["weights"] = jnp.zeros((num,), dtype)
-                zeros[name]["magnitude"] = jnp.zeros((), dtype)
-        if isinstance(weighting, LossWeighting):
-            return AggregateState(weighting.init(len(groups.objectives)), zeros)
+            num, own = len(groups.groups[name]), leaves.values()
+            sizes[name] = [jax.ShapeDtypeStruct((num, *x.shape), x.dtype) for x in own]
+            zeros[name] = nothing_seen(num, wide(*own), has_weights=kind.has_weights)
+        state = AggregateState(kind.init(len(groups.objectives), sizes), zeros)
         # Of parameters that differ between devices the state does, too.
         axes = [varying_axes(x) for x in jax.tree.leaves(params)]
-        own = frozenset().union(*axes) - frozenset(axis_names)
-        return vary(AggregateState(state, zeros), own)
+        return vary(state, frozenset().union(*axes) - frozenset(axis_names))
 
     def update(
         updates: optax.Updates,
@@ -156,89 +138,51 @@ def transformation(
         **extra_args: Any,
     ) -> tuple[optax.Updates, AggregateState]:
         leaves = named_leaves(updates)
-        _check(groups, leaves, params)
         by_group = _by_group(groups, leaves)
+        _check(groups, leaves, params)
         if axis_name is None or axis_names:
-            _check_axes([x for v in by_group.values() for x in v], axis_names)
+            _check_axes(by_group, axis_names)
+        stacks = [list(own.values()) for own in by_group.values()]
+        gramians = group_gramians(stacks, axis_names)
         extras = Extras(groups, extra_args)
-        out, found = dict(leaves), dict(state.diagnostics)
-        gramians = group_gramians(
-            [[x for _, x in v] for v in by_group.values()], axis_names
-        )
-        rule_state: Any
-        everyone: jax.Array | None = None  # [K] weights of all objectives
-        if isinstance(weighting, LossWeighting):
-            losses, more = extras.of_losses(weighting)
-            everyone, after = weighting.weights(losses, state.weighting, **more)
-            rule_state = kept(jnp.isfinite(losses).all(), after, state.weighting)
-        else:
-            rule_state = dict(state.weighting)
-        for (name, pairs), g in zip(by_group.items(), gramians, strict=True):
-            members = dict(pairs)
-            seen = describe(g)
-            after = None
-            if isinstance(weighting, Aggregator):
-                more = extras.of_group(weighting, name, g, members)
-                combined, after = weighting.combine(
-                    list(members.values()), rule_state[name], **more
-                )
-            else:
-                if everyone is not None:
-                    weights = everyone[extras.rows(name)].astype(g.total.dtype) * g.rows
-                else:
-                    more = extras.of_group(weighting, name, g, members)
-                    given = g.total if "rows" in more else g.common(g.total)
-                    weights, after = weighting.weights(given, rule_state[name], **more)
-                    weights = weights if "rows" in more else weights * g.rows
-                each = [weights] * len(members)
-                if of_leaf is not None:
-                    each = [of_leaf(leaf, weights, g.rows) for leaf in g.leaves]
-                combined = [
-                    combine(own, leaf, g.rows)
-                    for own, leaf in zip(each, members.values(), strict=True)
-                ]
-                seen |= describe_weights(g, weights, each)
-            if after is not None:
-                # A step that is not finite leaves nothing behind in the rule.
-                finite = jnp.isfinite(g.total).all()
-                if "losses" in more:
-                    finite &= jnp.isfinite(more["losses"]).all()
-                rule_state[name] = kept(finite, after, rule_state[name])
-            out.update(zip(members, combined, strict=True))
-            found[name] = {
-                key: x.astype(state.diagnostics[name][key].dtype)
-                for key, x in seen.items()
-            }
+        shared, rule_state = kind.begin(extras, state.weighting)
+
+        out: dict[str, jax.Array] = {}
+        found = dict(state.diagnostics)
+        for (name, own), g in zip(by_group.items(), gramians, strict=True):
+            group = Group(name, g, own)
+            applied, rule_state = kind.apply(group, extras, shared, rule_state)
+            out.update(zip(own, applied.combined, strict=True))
+            found[name] = seen(g, applied.weights, like=state.diagnostics[name])
         for path, leaf in leaves:
-            if leaf.shape[0] == 0:
+            if leaf.shape[0] == 1:
+                name = groups.group_of(path)
+                out[path] = kind.alone(name, leaf, extras, shared)
+            elif leaf.shape[0] == 0:
                 out[path] = jnp.zeros_like(leaf, shape=leaf.shape[1:])
-            elif leaf.shape[0] == 1:
-                out[path] = leaf[0]
-                if everyone is not None:
-                    row = extras.rows(groups.group_of(path))
-                    out[path] = combine(everyone[row], leaf)
-        combined_tree = jax.tree.unflatten(
-            jax.tree.structure(updates), [out[path] for path, _ in leaves]
-        )
-        return combined_tree, AggregateState(rule_state, found)
+        combined = [out[path] for path, _ in leaves]
+        tree = jax.tree.unflatten(jax.tree.structure(updates), combined)
+        return tree, AggregateState(rule_state, found)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _by_group(
     groups: ObjectiveGroups, leaves: list[tuple[str, Any]]
-) -> dict[str, list[tuple[str, Any]]]:
-    """The leaves of every group that has several objectives, and any leaf here."""
-    found: dict[str, list[tuple[str, Any]]] = {}
+) -> dict[str, dict[str, Any]]:
+    """Of every group that has several objectives, and any leaf here: path -> leaf."""
+    found: dict[str, dict[str, Any]] = {}
     for path, leaf in leaves:
         name = groups.group_of(path)
         if len(groups.groups[name]) > 1:
-            found.setdefault(name, []).append((path, leaf))
+            found.setdefault(name, {})[path] = leaf
     return found
 
 
-def _check_axes(leaves: list[tuple[str, Any]], axis_names: tuple[str, ...]) -> None:
-    for path, leaf in leaves:
+def _check_axes(
+    by_group: dict[str, dict[str, Any]], axis_names: tuple[str, ...]
+) -> None:
+    for path, leaf in (x for own in by_group.values() for x in own.items()):
         unknown = sorted(varying_axes(leaf) - frozenset(axis_names))
         if unknown:
             raise ValueError(

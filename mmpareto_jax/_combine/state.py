@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -96,9 +96,44 @@ def _with_reports(state: AggregateState) -> dict[str, dict[str, jax.Array]]:
     return found
 
 
-def describe(g: Gramians) -> dict[str, jax.Array]:
-    """What a group's Gramian says."""
-    g = jax.lax.stop_gradient(g)  # the root of a zero has no derivative
+def nothing_seen(
+    num: int, dtype: jnp.dtype, *, has_weights: bool
+) -> dict[str, jax.Array]:
+    """The diagnostics of a group before the first update."""
+    found = {
+        "norms": jnp.zeros((num,), dtype),
+        "cosine": jnp.zeros((), dtype),
+        "conflict": jnp.zeros((), bool),
+    }
+    if has_weights:
+        found["weights"] = jnp.zeros((num,), dtype)
+        found["magnitude"] = jnp.zeros((), dtype)
+    return found
+
+
+def seen(
+    g: Gramians,
+    weights: tuple[jax.Array, Sequence[jax.Array] | None] | None,
+    *,
+    like: Mapping[str, jax.Array],
+) -> dict[str, jax.Array]:
+    """The diagnostics of a group, in the dtypes of the last ones.
+
+    Args:
+      g: of the group.
+      weights: [K], of the gradients divided by ``g.rows``; and the same for each leaf
+        where leaves were rescaled by themselves. None for a rule without weights.
+      like: the last ones.
+    """
+    # The root of a zero has no derivative, and nobody asks for one.
+    g, weights = jax.lax.stop_gradient((g, weights))
+    found = _of_gramian(g)
+    if weights is not None:
+        found |= _of_weights(g, *weights)
+    return {key: x.astype(like[key].dtype) for key, x in found.items()}
+
+
+def _of_gramian(g: Gramians) -> dict[str, jax.Array]:
     norms = jnp.sqrt(jnp.diagonal(g.total))
     outer = norms[:, None] * norms[None, :]
     cosines = jnp.where(outer == 0, 0.0, g.total / jnp.where(outer == 0, 1.0, outer))
@@ -106,17 +141,12 @@ def describe(g: Gramians) -> dict[str, jax.Array]:
     return {"norms": g.norms, "cosine": cosine, "conflict": cosine < 0}
 
 
-def describe_weights(
-    g: Gramians, weights: jax.Array, of_leaves: list[jax.Array]
+def _of_weights(
+    g: Gramians, weights: jax.Array, of_leaves: Sequence[jax.Array] | None
 ) -> dict[str, jax.Array]:
-    """The weights [K] that stand for the update.
-
-    Args:
-      g: of the group.
-      weights: [K], of the gradients divided by ``g.rows``.
-      of_leaves: the same for each leaf, which may have been rescaled by itself.
-    """
-    g, weights, of_leaves = jax.lax.stop_gradient((g, weights, of_leaves))
+    """The weights [K] that stand for the update."""
+    if of_leaves is None:
+        return {"weights": weights / g.rows, "magnitude": jnp.mean(weights / g.rows)}
     before, size = _length([weights] * len(of_leaves), g.leaves)
     after, own_size = _length(of_leaves, g.leaves)
     # In this order nothing is out of range that is not so in the result.
@@ -126,7 +156,7 @@ def describe_weights(
 
 
 def _length(
-    weights: list[jax.Array], leaves: list[jax.Array]
+    weights: Sequence[jax.Array], leaves: Sequence[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     """The norm of an update in units of its largest weight, and that weight."""
     largest = jnp.max(jnp.abs(jnp.stack(weights)))

@@ -1,0 +1,202 @@
+"""The three kinds of rules, as an update meets them: with one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from mmpareto_jax._combine.extras import Extras
+from mmpareto_jax._gramians.gramian import Gramians, combine
+from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
+from mmpareto_jax.weightings._weighting import kept
+
+State: TypeAlias = Any
+OfLeaf: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+class Group(NamedTuple):
+    """A group of parameters with several objectives.
+
+    Attributes:
+      name: of the group.
+      gramians: of its gradients.
+      leaves: path -> stacked gradient [K, ...].
+    """
+
+    name: str
+    gramians: Gramians
+    leaves: Mapping[str, jax.Array]
+
+
+class Applied(NamedTuple):
+    """What a rule made of a group.
+
+    Attributes:
+      combined: an array [...] for each leaf, in their order.
+      weights: [K], of the gradients divided by the Gramian's rows, and the same for
+        each leaf where they differ; None for a rule that has none.
+    """
+
+    combined: Sequence[jax.Array]
+    weights: tuple[jax.Array, Sequence[jax.Array] | None] | None
+
+
+class Kind(Protocol):
+    """A rule of any kind. Of a state it keeps nothing of a step that is not finite."""
+
+    has_weights: bool
+
+    def init(
+        self, num: int, sizes: Mapping[str, Sequence[jax.ShapeDtypeStruct]]
+    ) -> State:
+        """The state before the first step.
+
+        Args:
+          num: of all objectives.
+          sizes: name of a group -> its stacked gradients [K, ...].
+        """
+
+    def begin(self, extras: Extras, state: State) -> tuple[State, State]:
+        """What the groups of one step share, and the state that they change."""
+
+    def apply(
+        self, group: Group, extras: Extras, shared: State, state: State
+    ) -> tuple[Applied, State]:
+        """Combines the gradients of one group."""
+
+    def alone(
+        self, group: str, leaf: jax.Array, extras: Extras, shared: State
+    ) -> jax.Array:
+        """The update of a leaf [1, ...], which a single objective reaches."""
+
+
+def kind_of(
+    rule: Weighting | LossWeighting | Aggregator, of_leaf: OfLeaf | None
+) -> Kind:
+    """The rule with the interface of its kind; `of_leaf` as in ``transformation``."""
+    if isinstance(rule, LossWeighting):
+        return _OfLosses(rule)
+    if isinstance(rule, Aggregator):
+        return _OfLeaves(rule)
+    return _OfGramian(rule, of_leaf)
+
+
+class _PerGroup:
+    """Rules that look at each group by itself, with a state for each."""
+
+    def begin(self, extras: Extras, state: State) -> tuple[State, State]:
+        del extras
+        return None, dict(state)
+
+    def alone(
+        self, group: str, leaf: jax.Array, extras: Extras, shared: State
+    ) -> jax.Array:
+        del group, extras, shared
+        return leaf[0]
+
+
+class _OfGramian(_PerGroup):
+    """Weights from the Gramian."""
+
+    has_weights = True
+
+    def __init__(self, rule: Weighting, of_leaf: OfLeaf | None):
+        self.rule, self.of_leaf = rule, of_leaf
+
+    def init(
+        self, num: int, sizes: Mapping[str, Sequence[jax.ShapeDtypeStruct]]
+    ) -> State:
+        del num
+        return {name: self.rule.init(x[0].shape[0]) for name, x in sizes.items()}
+
+    def apply(
+        self, group: Group, extras: Extras, shared: State, state: State
+    ) -> tuple[Applied, State]:
+        del shared
+        g, name = group.gramians, group.name
+        more = extras.of_group(self.rule, *group)
+        of_rows = "rows" in more
+        given = g.total if of_rows else g.common(g.total)
+        weights, after = self.rule.weights(given, state[name], **more)
+        weights = weights if of_rows else weights * g.rows
+        each = None
+        if self.of_leaf is not None:
+            each = [self.of_leaf(leaf, weights, g.rows) for leaf in g.leaves]
+        after = kept(_finite(g, more), after, state[name])
+        return _weighted(group, weights, each), {**state, name: after}
+
+
+class _OfLeaves(_PerGroup):
+    """Another formula, of the stacked gradients themselves."""
+
+    has_weights = False
+
+    def __init__(self, rule: Aggregator):
+        self.rule = rule
+
+    def init(
+        self, num: int, sizes: Mapping[str, Sequence[jax.ShapeDtypeStruct]]
+    ) -> State:
+        del num
+        return {name: self.rule.init(x) for name, x in sizes.items()}
+
+    def apply(
+        self, group: Group, extras: Extras, shared: State, state: State
+    ) -> tuple[Applied, State]:
+        del shared
+        name, more = group.name, extras.of_group(self.rule, *group)
+        leaves = list(group.leaves.values())
+        combined, after = self.rule.combine(leaves, state[name], **more)
+        after = kept(_finite(group.gramians, more), after, state[name])
+        return Applied(combined, None), {**state, name: after}
+
+
+class _OfLosses:
+    """Weights of all objectives at once, from their losses; also of single ones."""
+
+    has_weights = True
+
+    def __init__(self, rule: LossWeighting):
+        self.rule = rule
+
+    def init(
+        self, num: int, sizes: Mapping[str, Sequence[jax.ShapeDtypeStruct]]
+    ) -> State:
+        del sizes
+        return self.rule.init(num)
+
+    def begin(self, extras: Extras, state: State) -> tuple[State, State]:
+        losses, more = extras.of_losses(self.rule)
+        weights, after = self.rule.weights(losses, state, **more)
+        return weights, kept(jnp.isfinite(losses).all(), after, state)
+
+    def apply(
+        self, group: Group, extras: Extras, shared: State, state: State
+    ) -> tuple[Applied, State]:
+        g = group.gramians
+        weights = shared[extras.rows(group.name)].astype(g.total.dtype) * g.rows
+        return _weighted(group, weights), state
+
+    def alone(
+        self, group: str, leaf: jax.Array, extras: Extras, shared: State
+    ) -> jax.Array:
+        return combine(shared[extras.rows(group)], leaf)
+
+
+def _weighted(
+    group: Group, weights: jax.Array, each: Sequence[jax.Array] | None = None
+) -> Applied:
+    leaves, rows = group.leaves.values(), group.gramians.rows
+    pairs = zip(each or [weights] * len(leaves), leaves, strict=True)
+    return Applied([combine(own, leaf, rows) for own, leaf in pairs], (weights, each))
+
+
+def _finite(g: Gramians, more: Mapping[str, Any]) -> jax.Array:
+    """Whether what a rule was given is finite."""
+    finite = jnp.isfinite(g.total).all()
+    if more.get("losses") is not None:
+        finite &= jnp.isfinite(more["losses"]).all()
+    return finite
