@@ -75,3 +75,30 @@ def test_under_other_transformations():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     slope = jax.jit(jax.grad(lambda w: jnp.sum(update(w, xs[1]))))(w)
     assert np.all(np.isfinite(slope))
+
+
+def test_a_jit_around_the_gradients_costs_the_stacks_and_nothing_else():
+    """The same numbers; the stacks (K·P) are then written, and without it are not."""
+
+    def losses_fn(w, x):
+        features = jnp.tanh(x @ w)
+        return {"a": jnp.mean(features**2), "b": jnp.mean((features - 1) ** 2)}
+
+    grad_fn = mmp.value_and_objective_grads(losses_fn)
+    tx = mmp.mmpareto(2)
+
+    def step(grad_fn, w, x):
+        _, grads = grad_fn(w, x)
+        return tx.update(grads, tx.init(w), w)[0]
+
+    w = jax.random.normal(jax.random.key(0), (256, 256))
+    x = jax.random.normal(jax.random.key(1), (8, 256))
+    whole = jax.jit(lambda w, x: step(grad_fn, w, x)).lower(w, x).compile()
+    nested = jax.jit(lambda w, x: step(jax.jit(grad_fn), w, x)).lower(w, x).compile()
+    np.testing.assert_allclose(nested(w, x), whole(w, x), rtol=1e-5, atol=1e-7)
+    sizes = [c.memory_analysis().temp_size_in_bytes for c in (whole, nested)]
+    print(
+        f"temporaries in units of P: {sizes[0] / w.nbytes:.1f}, {sizes[1] / w.nbytes:.1f}"
+    )
+    assert sizes[0] <= 2.5 * w.nbytes
+    assert sizes[1] <= sizes[0] + 2.5 * w.nbytes

@@ -70,6 +70,12 @@ def value_and_objective_grads(
       is the order of ``groups.objectives`` in groups that were inferred. A parameter
       that no loss reaches has K_g = 0.
 
+    .. note::
+      Inside one ``jax.jit`` with the update, the rows of a stack are combined where
+      they are, and the stack itself is never written. With a ``jax.jit`` of its own
+      around this function, or after arithmetic on the stacks, they are: K times the
+      shared parameters, once.
+
     Raises:
       TypeError: a parameter, or a loss, is not real and floating.
       ValueError: the losses are neither a mapping of scalars nor a vector; `groups`
