@@ -73,8 +73,8 @@ def value_and_objective_grads(
     .. note::
       Inside one ``jax.jit`` with the update, the rows of a stack are combined where
       they are, and the stack itself is never written. With a ``jax.jit`` of its own
-      around this function, or after arithmetic on the stacks, they are: K times the
-      shared parameters, once.
+      around this function, or after arithmetic on the stacks, they are: about K + 1
+      times the shared parameters.
 
     Raises:
       TypeError: a parameter, or a loss, is not real and floating.

@@ -5,7 +5,7 @@ takes each row where it is. An operand of a conditional is always written. So co
 flow is given the rows themselves, where it can be known that they exist: where the
 gradients go into ``tx.update`` as they are, in the trace that made them. Through a
 ``jax.jit`` around the gradient function, or an operation on the stack, the rows are
-forgotten; the numbers are the same, and the stacks are written once (K·P).
+forgotten; the numbers are the same, and the stacks are written.
 """
 
 from __future__ import annotations
