@@ -14,6 +14,25 @@ import mmpareto_jax as mmp
 ROOT = pathlib.Path(mmp.__file__).parents[1]
 LAZY = ("mmpareto_jax", "mmpareto_jax.training")
 
+# The rooms of the trainer, from the ground up: a module imports from its own room and
+# from those before it. A module belongs to the longest name that it begins with.
+ROOMS = (
+    "mmpareto_jax.training._choices",
+    "mmpareto_jax.training._config",
+    "mmpareto_jax.training._batch",
+    "mmpareto_jax.training._methods._baselines",
+    "mmpareto_jax.training._methods",
+    "mmpareto_jax.training._tasks",
+    "mmpareto_jax.training._run",
+    "mmpareto_jax.training._study",
+    "mmpareto_jax.training._report",
+    "mmpareto_jax.training.baselines",
+    "mmpareto_jax.training._public",
+    "mmpareto_jax.training",
+    "mmpareto_jax._cli",
+    "mmpareto_jax.cli",
+)
+
 # What is first in one process is no longer so in the next: ours are forgotten before
 # each import. What is from outside stays, or this would take minutes; and some of it
 # cannot be imported by several threads.
@@ -86,8 +105,8 @@ def python(code, *arguments):
 def found():
     """What fails, what of ours each import loads, what clashes; loading again."""
     names = list(modules())
-    # Without those of rooms within: such a module waits for its package, and the
-    # package for it. Python gives up there, whatever the package.
+    # These packages import nothing. Where one imports its modules, they wait for each
+    # other: Python gives up there, whatever the package.
     together = [n for n in names if n.startswith("mmpareto_jax.training._")]
     return json.loads(python(IMPORTS, json.dumps([names, together])))
 
@@ -111,7 +130,7 @@ def test_no_module_needs_the_list_that_needs_it(found, package):
 @pytest.mark.parametrize(
     "module",
     [
-        "mmpareto_jax.training._run_once",  # a worker's
+        "mmpareto_jax.training._study._run_once",  # a worker's
         "mmpareto_jax.training.baselines",
         "mmpareto_jax.weightings",
         "mmpareto_jax.problems",
@@ -144,13 +163,63 @@ def imported(path, known):
                 yield name if name in known else base
 
 
-def test_imports_have_no_circle():
-    """Nor do those within functions, or for type checkers."""
+@pytest.fixture(scope="module")
+def graph():
+    """Module -> what it imports, also within functions, or for type checkers."""
     known = modules()
-    graph = {name: set(imported(path, known)) for name, path in known.items()}
-    assert "mmpareto_jax.training._workdir" in graph["mmpareto_jax.training._loop"]
+    return {name: set(imported(path, known)) for name, path in known.items()}
+
+
+def test_imports_have_no_circle(graph):
+    run = "mmpareto_jax.training._run"
+    assert f"{run}._workdir" in graph[f"{run}._loop"]
     assert "mmpareto_jax.data._av_digits" in graph["mmpareto_jax.data"]
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+def room(module):
+    """The room that a module belongs to; None outside of the trainer."""
+    inside = [x for x in ROOMS if module == x or module.startswith(f"{x}.")]
+    return max(inside, key=len, default=None)
+
+
+def is_package(path):
+    return path.name == "__init__.py"
+
+
+def test_the_trainers_rooms_are_all_there():
+    known = modules()
+    assert [x for x in ROOMS if x not in known] == []
+    packages = {x for x, path in known.items() if room(x) and is_package(path)}
+    assert packages <= set(ROOMS)
+    # The package's own room is its __init__ alone: a new module needs a place.
+    assert [x for x in known if room(x) == "mmpareto_jax.training"] == [
+        "mmpareto_jax.training"
+    ]
+
+
+def test_no_import_leads_up(graph):
+    """Within the trainer, whose circles between rooms are upward arrows, too."""
+    level = {name: number for number, name in enumerate(ROOMS)}
+    arrows = [(x, y) for x, names in graph.items() if room(x) for y in names if room(y)]
+    assert len(arrows) > 100
+    assert [(x, y) for x, y in arrows if level[room(y)] > level[room(x)]] == []
+
+
+def test_nothing_below_needs_the_trainer(graph):
+    above = {"mmpareto_jax.__main__"}
+    below = {x for x in graph if not room(x)} - above
+    assert len(below) > 100
+    found = [(x, y) for x in below for y in graph[x] if room(y)]
+    assert found == []
+
+
+def test_private_rooms_import_nothing_by_themselves(graph):
+    """So each of their modules may be the first, in any thread."""
+    known = modules()
+    rooms = [x for x in ROOMS if is_package(known[x]) and x not in LAZY]
+    assert len(rooms) == 7
+    assert [x for x in rooms if graph[x]] == []

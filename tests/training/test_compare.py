@@ -13,7 +13,6 @@ from mmpareto_jax.training import (
     Comparison,
     Config,
     Measure,
-    _compare,
     compare,
     csv_text,
     markdown,
@@ -22,6 +21,7 @@ from mmpareto_jax.training import (
     read_runs,
     summarize,
 )
+from mmpareto_jax.training._study import _compare
 
 CONFIG = Config(train_examples=64, batch_size=16, steps=4)
 PLAN = Comparison(
