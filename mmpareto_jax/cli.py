@@ -242,9 +242,13 @@ def _listed(kind: Any) -> Any:
 def _add_flag(
     parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any
 ) -> None:
+    from mmpareto_jax.training._choices import spelled
+
     options: dict[str, Any]
     if typing.get_origin(hint) is typing.Literal:
         options = {"choices": typing.get_args(hint)}
+        if field.name == "method":
+            options["type"] = spelled
         options["metavar"] = field.name.upper() if len(options["choices"]) > 9 else None
     elif hint is bool:
         options = {"action": argparse.BooleanOptionalAction}

@@ -82,3 +82,8 @@ MULTIMODAL_METHODS = (
     "g-blending",
     "relearning",
 )
+
+
+def spelled(method: str) -> str:
+    """The one spelling of a method, whether it is written as a flag or as in Python."""
+    return method.replace("_", "-")

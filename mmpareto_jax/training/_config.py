@@ -20,6 +20,7 @@ from mmpareto_jax.training._choices import (
     MethodName,
     SharingName,
     TaskName,
+    spelled,
 )
 
 # This module is read for `mmpareto --help`, so it imports nothing heavy.
@@ -128,6 +129,9 @@ class Config:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.method, str):
+            # All that is written and compared has one spelling.
+            object.__setattr__(self, "method", spelled(self.method))
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), hints[field.name])

@@ -87,6 +87,15 @@ def test_the_budget_is_the_same_for_every_method(faked, tmp_path):
     assert len(records) == 3 * (2 * 2 + 3)
 
 
+def test_a_methods_spelling_does_not_matter(faked, tmp_path):
+    python = dataclasses.replace(PLAN, methods=("uniform", "uniform_gamma", "mmpareto"))
+    assert python == PLAN
+    records = compare(python, tmp_path)
+    assert {r["method"] for r in records} == set(PLAN.methods)
+    with pytest.raises(ValueError, match="methods: expected different values"):
+        dataclasses.replace(PLAN, methods=("nash-mtl", "nash_mtl"))
+
+
 def test_only_what_is_missing_is_run(faked, tmp_path):
     whole = compare(PLAN, tmp_path)
     lines = (tmp_path / "runs.jsonl").read_text().splitlines(keepends=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpareto_jax.training._choices import spelled
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run._workdir import now, read_record, versions
 from mmpareto_jax.training._study._run_once import Record, run_once
@@ -46,6 +47,8 @@ class Comparison:
     tune_seeds: int = 3
 
     def __post_init__(self) -> None:
+        # As its runs have them: records are found by these names.
+        object.__setattr__(self, "methods", tuple(spelled(m) for m in self.methods))
         for name in ("methods", "lr_grid"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
