@@ -75,6 +75,11 @@ def test_resume_takes_the_config_of_the_run(workdir):
         (["plot", "/nowhere"], "holds no metrics"),
         (["report", "/nowhere"], "holds neither a run"),
         (["plot", "trajectories", "--problem", "x"], "--problem: expected one of toy"),
+        (["prepare", "crema-d", "--out", "x"], "prepare: raw: crema-d needs"),
+        (
+            ["plot", "trajectories", "--methods", "x"],
+            "mmpareto: unknown method 'x'",
+        ),
         ([], "arguments are required: COMMAND"),
     ],
 )
