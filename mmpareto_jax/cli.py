@@ -14,7 +14,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mmpareto_jax import _commands, _completion
+from mmpareto_jax._cli import _commands, _completion
 from mmpareto_jax._version import __version__
 
 _USAGE_ERROR = 2
@@ -71,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mmpareto_jax.training._choices import Task
+    from mmpareto_jax.training._choices import TaskName
     from mmpareto_jax.training._config import Config
 
     parser = _Parser(prog="mmpareto", allow_abbrev=False, description=main.__doc__)
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "task",
         nargs="?",
-        choices=typing.get_args(Task),
+        choices=typing.get_args(TaskName),
         help="what to learn (default: av-digits)",
     )
     train.add_argument("--workdir", help="where the run is written (default: runs/...)")
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         help="compare methods, each with its own learning rate, over seeds",
         allow_abbrev=False,
     )
-    compare.add_argument("task", nargs="?", choices=typing.get_args(Task))
+    compare.add_argument("task", nargs="?", choices=typing.get_args(TaskName))
     compare.add_argument(
         "--methods",
         type=_listed(str),
@@ -242,9 +242,13 @@ def _listed(kind: Any) -> Any:
 def _add_flag(
     parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any
 ) -> None:
+    from mmpareto_jax.training._choices import spelled
+
     options: dict[str, Any]
     if typing.get_origin(hint) is typing.Literal:
         options = {"choices": typing.get_args(hint)}
+        if field.name == "method":
+            options["type"] = spelled
         options["metavar"] = field.name.upper() if len(options["choices"]) > 9 else None
     elif hint is bool:
         options = {"action": argparse.BooleanOptionalAction}

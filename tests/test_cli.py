@@ -6,7 +6,8 @@ import typing
 
 import pytest
 
-from mmpareto_jax import __version__, _commands
+from mmpareto_jax import __version__
+from mmpareto_jax._cli import _commands
 from mmpareto_jax.cli import main
 from mmpareto_jax.data import sources
 from mmpareto_jax.training import _choices
@@ -74,6 +75,11 @@ def test_resume_takes_the_config_of_the_run(workdir):
         (["plot", "/nowhere"], "holds no metrics"),
         (["report", "/nowhere"], "holds neither a run"),
         (["plot", "trajectories", "--problem", "x"], "--problem: expected one of toy"),
+        (["prepare", "crema-d", "--out", "x"], "prepare: raw: crema-d needs"),
+        (
+            ["plot", "trajectories", "--methods", "x"],
+            "mmpareto: unknown method 'x'",
+        ),
         ([], "arguments are required: COMMAND"),
     ],
 )
@@ -107,4 +113,4 @@ def test_help_names_every_command(capsys):
 def test_prepare_offers_every_source():
     """The list stands twice, so that --help need not import the sources."""
     assert _commands.PREPARED == sources.NAMES
-    assert set(sources.NAMES) < set(typing.get_args(_choices.Task))
+    assert set(sources.NAMES) < set(typing.get_args(_choices.TaskName))

@@ -77,8 +77,8 @@ def found():
     """What fails, what of ours each import loads, what clashes; loading again."""
     found = pkgutil.walk_packages(mmp.__path__, "mmpareto_jax.")
     names = ["mmpareto_jax", *(module.name for module in found)]
-    # Without those of rooms within: such a module waits for its package, and the
-    # package for it. Python gives up there, whatever the package.
+    # These packages import nothing. Where one imports its modules, they wait for each
+    # other: Python gives up there, whatever the package.
     together = [n for n in names if n.startswith("mmpareto_jax.training._")]
     return json.loads(python(IMPORTS, json.dumps([names, together])))
 
@@ -102,7 +102,7 @@ def test_no_module_needs_the_list_that_needs_it(found, package):
 @pytest.mark.parametrize(
     "module",
     [
-        "mmpareto_jax.training._run_once",  # a worker's
+        "mmpareto_jax.training._study._run_once",  # a worker's
         "mmpareto_jax.training.baselines",
         "mmpareto_jax.weightings",
         "mmpareto_jax.problems",

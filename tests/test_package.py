@@ -1,10 +1,13 @@
 """The package from outside: light to import, versioned, documented."""
 
+import ast
+import dataclasses
 import importlib.metadata
 import inspect
 import pathlib
 import pickle
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -188,6 +191,48 @@ def test_the_public_names():
         min_norm_weights mmpareto objective_groups value_and_objective_grads weightings
     """
     assert set(expected.split()) <= set(public())
+
+
+PACKAGES = ("", "weightings", "data", "data.sources", "models", "problems", "training")
+DIRECTORY = pathlib.Path(mmp.__file__).parent
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_offers_nothing_by_accident(package):
+    """What its ``__init__`` imports it means to offer: no ``Any``, no ``Path``."""
+    file = DIRECTORY / package.replace(".", "/") / "__init__.py"
+    tree = ast.parse(file.read_text())
+    imports = [x for x in tree.body if isinstance(x, ast.Import | ast.ImportFrom)]
+    if package in ("", "training"):  # they take away what they needed
+        assert not {"TYPE_CHECKING", "on_first_use"} & set(vars(_room(package)))
+        return
+    assert [x.name for node in imports for x in node.names if x.asname != x.name] == []
+
+
+def _room(name):
+    return importlib.import_module(f"mmpareto_jax.{name}".removesuffix("."))
+
+
+def test_messages_name_no_helper():
+    """They begin with a public function, an argument or a command of the shell."""
+    training = _room("training")
+    given = (training.Config, training.Comparison)
+    known = {x.name for fields in map(dataclasses.fields, given) for x in fields}
+    known |= set(COMMANDS)
+    for name in (*PACKAGES, "training.baselines"):
+        known |= set(dir(_room(name)))
+    helpers, begun = set(), {}
+    for path in DIRECTORY.rglob("_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                helpers.add(node.name)
+            elif isinstance(node, ast.Raise):
+                texts = [x for x in ast.walk(node) if isinstance(x, ast.Constant)]
+                begins = [re.match(r"(\w+): ", str(x.value)) for x in texts]
+                begun |= {x[1]: f"{path.name}:{node.lineno}" for x in begins if x}
+    assert {"mnist_digits", "mmpareto"} <= helpers
+    assert {"prepare", "data"} <= set(begun)
+    assert {x: where for x, where in begun.items() if x in helpers - known} == {}
 
 
 def test_typed():

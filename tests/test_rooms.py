@@ -27,12 +27,11 @@ FLOORS = (
     ("",),
     ("problems",),
     ("training",),
-    ("_progress", "_completion"),
-    ("_commands",),
+    ("_cli",),
     ("cli",),
     ("__main__",),
 )
-COMMAND_LINE = {room for floor in FLOORS[-4:] for room in floor}
+COMMAND_LINE = {room for floor in FLOORS[-3:] for room in floor}
 # The core, which is the first five, takes jax, numpy and optax alone.
 OUTSIDE = {
     "_gradients": {"jax", "numpy"},
@@ -42,6 +41,26 @@ OUTSIDE = {
     "_public": set(),
     "models": {"flax", "jax", "numpy"},
 }
+
+
+# The rooms of the trainer, from the ground up: a module imports from its own room and
+# from those before it. A module belongs to the longest name that it begins with.
+ROOMS = (
+    "mmpareto_jax.training._choices",
+    "mmpareto_jax.training._config",
+    "mmpareto_jax.training._batch",
+    "mmpareto_jax.training._methods._baselines",
+    "mmpareto_jax.training._methods",
+    "mmpareto_jax.training._tasks",
+    "mmpareto_jax.training._run",
+    "mmpareto_jax.training._study",
+    "mmpareto_jax.training._report",
+    "mmpareto_jax.training.baselines",
+    "mmpareto_jax.training._public",
+    "mmpareto_jax.training",
+    "mmpareto_jax._cli",
+    "mmpareto_jax.cli",
+)
 
 
 def modules():
@@ -80,7 +99,8 @@ def graph():
     """Each module with those that it imports, from outside too."""
     known = modules()
     found = {name: set(imported(path, known)) for name, path in known.items()}
-    assert "mmpareto_jax.training._workdir" in found["mmpareto_jax.training._loop"]
+    run = "mmpareto_jax.training._run"
+    assert f"{run}._workdir" in found[f"{run}._loop"]
     assert "mmpareto_jax.data._av_digits" in found["mmpareto_jax.data"]
     return found
 
@@ -130,3 +150,49 @@ def test_only_the_command_line_knows_the_trainer(graph):
 def test_a_private_room_opens_without_loading_anything(graph, room):
     """Its modules may be first, then, in any order."""
     assert graph[f"mmpareto_jax.{room}"] == set()
+
+
+def room(module):
+    """The room that a module belongs to; None outside of the trainer."""
+    inside = [x for x in ROOMS if module == x or module.startswith(f"{x}.")]
+    return max(inside, key=len, default=None)
+
+
+def is_package(path):
+    return path.name == "__init__.py"
+
+
+def test_the_trainers_rooms_are_all_there():
+    known = modules()
+    assert [x for x in ROOMS if x not in known] == []
+    packages = {x for x, path in known.items() if room(x) and is_package(path)}
+    assert packages <= set(ROOMS)
+    # The package's own room is its __init__ alone: a new module needs a place.
+    assert [x for x in known if room(x) == "mmpareto_jax.training"] == [
+        "mmpareto_jax.training"
+    ]
+
+
+def test_no_import_leads_up(graph):
+    """Within the trainer, whose circles between rooms are upward arrows, too."""
+    level = {name: number for number, name in enumerate(ROOMS)}
+    arrows = [(x, y) for x, names in graph.items() if room(x) for y in names if room(y)]
+    assert len(arrows) > 100
+    assert [(x, y) for x, y in arrows if level[room(y)] > level[room(x)]] == []
+
+
+def test_nothing_below_needs_the_trainer(graph):
+    above = {"mmpareto_jax.__main__"}
+    below = {x for x in graph if not room(x)} - above
+    assert len(below) > 100
+    found = [(x, y) for x in below for y in graph[x] if room(y)]
+    assert found == []
+
+
+def test_private_rooms_import_nothing_by_themselves(graph):
+    """So each of their modules may be the first, in any thread."""
+    known = modules()
+    lazy = ("mmpareto_jax.training",)
+    rooms = [x for x in ROOMS if is_package(known[x]) and x not in lazy]
+    assert len(rooms) == 7
+    assert [x for x in rooms if graph[x]] == []

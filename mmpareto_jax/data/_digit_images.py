@@ -64,7 +64,7 @@ def mnist_digits(
     labels = read_idx(raw, f"{prefix}-labels-idx1-ubyte")
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise ValueError(
-            f"mnist_digits: raw: expected images [M, H, W] and labels [M] in {raw}, "
+            f"raw: expected images [M, H, W] and labels [M] in {raw}, "
             f"got {images.shape} and {labels.shape}"
         )
     if split == "test":
@@ -94,13 +94,13 @@ def read_idx(raw: Path, name: str) -> NDArray[np.uint8]:
     elif packed.exists():
         data = gzip.decompress(packed.read_bytes())
     else:
-        raise ValueError(f"read_idx: raw: {plain} is missing (also as .gz)")
+        raise ValueError(f"raw: {plain} is missing (also as .gz)")
     # Two zeros, 8 for unsigned bytes, the number of axes, then each one's size.
     if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise ValueError(f"read_idx: raw: {raw / name} is no IDX file of bytes")
+        raise ValueError(f"raw: {raw / name} is no IDX file of bytes")
     start = 4 + 4 * data[3]
     shape = [int(n) for n in np.frombuffer(data[4:start], ">u4")]
     values = np.frombuffer(data, np.uint8)[start:]
     if len(shape) != data[3] or values.size != np.prod(shape):
-        raise ValueError(f"read_idx: raw: {raw / name} is cut off")
+        raise ValueError(f"raw: {raw / name} is cut off")
     return values.reshape(shape)

@@ -174,9 +174,7 @@ def combination_of(
         return mmpareto(tuple(objectives))
     if key not in known:
         expected = ", ".join(sorted(known))
-        raise ValueError(
-            f"combination_of: unknown method {name!r}; expected one of {expected}."
-        )
+        raise ValueError(f"unknown method {name!r}; expected one of {expected}.")
     return aggregate(known[key](), tuple(objectives))
 
 

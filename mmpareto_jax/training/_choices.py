@@ -6,7 +6,7 @@ from typing import Literal
 
 # This module is read for `mmpareto --help`, so it imports nothing heavy.
 
-Task = Literal[
+TaskName = Literal[
     "av-digits",
     "crema-d",
     "kinetics-sounds",
@@ -19,7 +19,7 @@ Task = Literal[
     "nyuv2",
     "cityscapes",
 ]
-Method = Literal[
+MethodName = Literal[
     "joint",
     "uniform",
     "uniform-gamma",
@@ -63,12 +63,10 @@ Method = Literal[
     "relearning",
     "single-task",
 ]
-Fusion = Literal[
+FusionName = Literal[
     "concat", "sum", "film", "gated", "cosine", "mmtm", "central", "bottleneck"
 ]
-
-
-Sharing = Literal["hard", "cross-stitch", "mtan", "separate"]
+SharingName = Literal["hard", "cross-stitch", "mtan", "separate"]
 
 # Several tasks of one input, instead of several modalities of one task.
 MULTI_TASK = ("multi-digits", "digit-tasks", "scenes", "nyuv2", "cityscapes")
@@ -84,3 +82,8 @@ MULTIMODAL_METHODS = (
     "g-blending",
     "relearning",
 )
+
+
+def spelled(method: str) -> str:
+    """The one spelling of a method, whether it is written as a flag or as in Python."""
+    return method.replace("_", "-")

@@ -16,10 +16,11 @@ from typing import Any, Literal
 from mmpareto_jax.training._choices import (
     MULTI_TASK,
     MULTIMODAL_METHODS,
-    Fusion,
-    Method,
-    Sharing,
-    Task,
+    FusionName,
+    MethodName,
+    SharingName,
+    TaskName,
+    spelled,
 )
 
 # This module is read for `mmpareto --help`, so it imports nothing heavy.
@@ -55,12 +56,14 @@ class Config:
       ValueError: lr: expected a finite number > 0, got -1.0
     """
 
-    task: Task = _option("av-digits", "what to learn")
+    task: TaskName = _option("av-digits", "what to learn")
     data: str | None = _option(
         None,
         "directory that mmpareto prepare wrote; multi-digits: none, or MNIST's files",
     )
-    method: Method = _option("mmpareto", "how the objectives' gradients are combined")
+    method: MethodName = _option(
+        "mmpareto", "how the objectives' gradients are combined"
+    )
     gamma: float = _option(1.5, "MMPareto's factor on the encoders' gradients")
     variant: Literal["paper", "official"] = _option(
         "paper", "see mmpareto_jax.mmpareto"
@@ -84,10 +87,10 @@ class Config:
             "the trunk of the tasks: a LeNet for digits, else a SegNet",
         )
     )
-    fusion: Fusion = _option(
+    fusion: FusionName = _option(
         "concat", "how the encoders meet; bottleneck needs --encoder transformer"
     )
-    sharing: Sharing = _option("hard", "multi-task: what the tasks have in common")
+    sharing: SharingName = _option("hard", "multi-task: what the tasks have in common")
     gradients: Literal["parameters", "features"] = _option(
         "parameters", "multi-task: with respect to what they are combined"
     )
@@ -126,6 +129,9 @@ class Config:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.method, str):
+            # All that is written and compared has one spelling.
+            object.__setattr__(self, "method", spelled(self.method))
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), hints[field.name])

@@ -13,7 +13,6 @@ from mmpareto_jax.training import (
     Comparison,
     Config,
     Measure,
-    _compare,
     compare,
     csv_text,
     markdown,
@@ -22,6 +21,7 @@ from mmpareto_jax.training import (
     read_runs,
     summarize,
 )
+from mmpareto_jax.training._study import _compare
 
 CONFIG = Config(train_examples=64, batch_size=16, steps=4)
 PLAN = Comparison(
@@ -85,6 +85,15 @@ def test_the_budget_is_the_same_for_every_method(faked, tmp_path):
             same = {"method": config.method, "lr": config.lr, "seed": config.seed}
             assert dataclasses.replace(CONFIG, **same) == config
     assert len(records) == 3 * (2 * 2 + 3)
+
+
+def test_a_methods_spelling_does_not_matter(faked, tmp_path):
+    python = dataclasses.replace(PLAN, methods=("uniform", "uniform_gamma", "mmpareto"))
+    assert python == PLAN
+    records = compare(python, tmp_path)
+    assert {r["method"] for r in records} == set(PLAN.methods)
+    with pytest.raises(ValueError, match="methods: expected different values"):
+        dataclasses.replace(PLAN, methods=("nash-mtl", "nash_mtl"))
 
 
 def test_only_what_is_missing_is_run(faked, tmp_path):

@@ -22,6 +22,7 @@ from mmpareto_jax.training import Config, load_config
         ({"seed": "0"}, "seed: expected int, got '0'"),
         ({"epochs": True}, "epochs: expected int, got True"),
         ({"method": "sgd"}, "method: expected one of joint, uniform"),
+        ({"method": None}, "method: expected one of joint, uniform"),
         ({"batch_size": 10, "train_examples": 5}, "at most train_examples, got 10"),
     ],
 )
@@ -38,6 +39,18 @@ def test_length():
 
 def test_integers_are_numbers():
     assert Config(gamma=2).gamma == 2
+
+
+@pytest.mark.parametrize("name", ["nash-mtl", "nash_mtl"])
+def test_a_rule_has_one_spelling(name, tmp_path):
+    """That of the flag; as a function's name it is accepted everywhere, too."""
+    assert Config(method=name) == Config(method="nash-mtl")
+    assert Config(method=name).to_dict()["method"] == "nash-mtl"
+    assert dataclasses.replace(Config(), method=name).method == "nash-mtl"
+    assert _parser().parse_args(["train", "--method", name]).method == "nash-mtl"
+    file = tmp_path / "run.toml"
+    file.write_text(f'method = "{name}"\n')
+    assert Config(**load_config(file)).method == "nash-mtl"
 
 
 def test_files(tmp_path):

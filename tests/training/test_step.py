@@ -12,9 +12,9 @@ import pytest
 import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training import Config
-from mmpareto_jax.training._choices import Method
-from mmpareto_jax.training._step import make_program
-from mmpareto_jax.training._tasks import make_task
+from mmpareto_jax.training._choices import MethodName
+from mmpareto_jax.training._run._step import make_program
+from mmpareto_jax.training._tasks._registry import make_task
 
 CONFIG = Config(train_examples=64, batch_size=16, steps=3, schedule="constant")
 
@@ -46,10 +46,10 @@ def test_every_rule_of_the_library_is_a_method():
     names = {name.replace("_", "-") for name in rules if name[0] != "_"}
     ours = {"joint", "uniform-gamma", "pareto", "ogm", "ogm-ge", "agm", "pmr"}
     ours |= {"mmcosine", "greedy", "g-blending", "relearning", "single-task"}
-    assert set(get_args(Method)) == (names | ours) - {"constant"}
+    assert set(get_args(MethodName)) == (names | ours) - {"constant"}
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", get_args(MethodName))
 def test_every_method_makes_a_step(method, task):
     """Traced, not compiled; the state keeps its structure and dtypes."""
     kind = "multi-digits" if method == "single-task" else CONFIG.task

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mmpareto_jax.cli import main
-from mmpareto_jax.training import SETTINGS, Config, _compare, _sweep, holm, sweep
+from mmpareto_jax.training import SETTINGS, Config, holm, sweep
+from mmpareto_jax.training._study import _compare, _sweep
 
 
 def fake(config, cache=None, inspect=True):

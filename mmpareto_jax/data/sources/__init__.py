@@ -1,13 +1,8 @@
 """Published raw files in, one compact memory-mapped form out."""
 
-from __future__ import annotations
-
-import importlib
-import inspect
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
+from mmpareto_jax.data.sources._by_name import NAMES as NAMES
+from mmpareto_jax.data.sources._by_name import options_of as options_of
+from mmpareto_jax.data.sources._by_name import plan_of as plan_of
 from mmpareto_jax.data.sources._engine import Progress as Progress
 from mmpareto_jax.data.sources._engine import prepare as prepare
 from mmpareto_jax.data.sources._plan import Example as Example
@@ -16,56 +11,3 @@ from mmpareto_jax.data.sources._plan import Problem as Problem
 from mmpareto_jax.data.sources._plan import UnusableError as UnusableError
 from mmpareto_jax.data.sources._store import Prepared as Prepared
 from mmpareto_jax.data.sources._store import open_prepared as open_prepared
-
-NAMES = (
-    "crema-d",
-    "kinetics-sounds",
-    "colored-digits",
-    "modelnet40",
-    "ucf-101",
-    "nyuv2",
-    "cityscapes",
-)
-
-
-def plan_of(name: str, raw: str | Path | None, **options: Any) -> Plan:
-    """What is to be decoded for a data set.
-
-    Args:
-      name: one of ``NAMES``.
-      raw: the directory of the published files; see the data set's own module for its
-        layout. "colored-digits" takes None, for the digits of scikit-learn.
-      **options: of the data set's own function, see ``options_of``.
-
-    Returns:
-      The plan, for ``prepare``.
-
-    Raises:
-      ValueError: an unknown name, or the directory does not have the layout.
-    """
-    plan = _function_of(name)
-    if raw is None and name != "colored-digits":
-        raise ValueError(f"plan_of: raw: {name} needs the directory of its files")
-    if raw is not None and not Path(raw).is_dir():
-        raise ValueError(f"plan_of: raw: {raw} is no directory")
-    return plan(None if raw is None else Path(raw), **options)
-
-
-def options_of(name: str) -> tuple[str, ...]:
-    """The options that a data set has.
-
-    Example:
-      >>> options_of("crema-d")
-      ('split', 'candidates', 'size', 'seed')
-    """
-    return tuple(inspect.signature(_function_of(name)).parameters)[1:]
-
-
-def _function_of(name: str) -> Callable[..., Plan]:
-    if name not in NAMES:
-        raise ValueError(f"plan_of: name: expected one of {NAMES}, got {name!r}")
-    module = {"ucf-101": "ucf101"}.get(name, name.replace("-", "_"))
-    # Each brings its own libraries; none is imported for the others.
-    found = importlib.import_module(f"mmpareto_jax.data.sources._{module}")
-    plan: Callable[..., Plan] = found.plan
-    return plan

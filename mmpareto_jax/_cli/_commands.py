@@ -1,0 +1,249 @@
+"""What the subcommands of ``mmpareto`` do, and what they print.
+
+Heavy imports are inside the functions, so that ``--help`` and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from mmpareto_jax._cli import _progress
+
+if TYPE_CHECKING:
+    from mmpareto_jax.training import Config, Result
+
+INTERRUPTED = 130
+PREPARED = (
+    "crema-d",
+    "kinetics-sounds",
+    "colored-digits",
+    "modelnet40",
+    "ucf-101",
+    "nyuv2",
+    "cityscapes",
+)
+_OTHERS = ("uniform", "uniform-gamma", "pareto", "mmpareto", "pcgrad", "cagrad")
+COMPARED = ("joint", *_OTHERS, "nash-mtl")
+COMPARED_TASKS = ("single-task", *_OTHERS, "nash-mtl")
+
+
+def train(arguments: dict[str, Any]) -> int:
+    workdir, resume = arguments.pop("workdir"), arguments.pop("resume")
+    config = _config(arguments, workdir, resume)
+    if workdir is None:
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        workdir = f"runs/{config.task}-{config.method}-seed{config.seed}-{now}"
+    from mmpareto_jax.training import draw_figures, train
+
+    with _progress.training(config) as progress:
+        result = train(config, workdir, resume=resume, progress=progress)
+    files = draw_figures(workdir)
+    _print_result(result, [path.name for path in files])
+    if result.finished:
+        return 0
+    print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
+    return INTERRUPTED
+
+
+def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Config:
+    """Defaults (of the run, when it is resumed) < the file < the flags."""
+    from mmpareto_jax.training._config import Config, load_config
+
+    values: dict[str, Any] = {}
+    if resume:
+        if workdir is None:
+            raise ValueError("--resume needs the --workdir of the run to continue")
+        from mmpareto_jax.training._run._workdir import read_config
+
+        values = read_config(workdir).to_dict()
+    path = arguments.pop("config")
+    if path is not None:
+        values |= load_config(path)
+    values |= {k: v for k, v in arguments.items() if v is not None}
+    return Config(**values)
+
+
+def evaluate(arguments: dict[str, Any]) -> int:
+    from mmpareto_jax.training import evaluate
+
+    _print_result(evaluate(arguments["workdir"], arguments["checkpoint"]), [])
+    return 0
+
+
+def plot(arguments: dict[str, Any]) -> int:
+    if arguments["workdir"] == "trajectories":
+        return _trajectories(arguments)
+    from mmpareto_jax.training import draw_figures
+
+    for path in draw_figures(arguments["workdir"]):
+        print(path)
+    return 0
+
+
+def _trajectories(arguments: dict[str, Any]) -> int:
+    from pathlib import Path
+
+    from mmpareto_jax import problems
+
+    name, methods = arguments["problem"], arguments["methods"]
+    if name not in problems.PROBLEMS:
+        raise ValueError(
+            f"--problem: expected one of {', '.join(problems.PROBLEMS)}, got {name}"
+        )
+    problem = problems.PROBLEMS[name]()
+    found = problems.compare_trajectories(problem, methods or problems.METHODS)
+    path = Path(arguments["out"] or f"{name}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    problems.draw_trajectories(problem, found.trajectories, path)
+    print(found.table())
+    print(f"\n{path}")
+    return 0
+
+
+def report(arguments: dict[str, Any]) -> int:
+    from pathlib import Path
+
+    from mmpareto_jax.training import write_report
+
+    workdirs, out = arguments["workdirs"], arguments["out"]
+    if out is None:
+        out = "report.html"
+        if len(workdirs) == 1:
+            out = Path(workdirs[0]) / out
+    print(write_report(workdirs, out))
+    return 0
+
+
+def compare(arguments: dict[str, Any]) -> int:
+    own = ("methods", "lr_grid", "seeds", "tune_seeds")
+    plan = {name: arguments.pop(name) for name in own}
+    workers, workdir = arguments.pop("workers"), arguments.pop("workdir")
+    if workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {workers}")
+    config = _config(arguments, workdir, resume=False)
+    from pathlib import Path
+
+    from mmpareto_jax import training
+    from mmpareto_jax.training._choices import MULTI_TASK
+
+    if plan["methods"] is None:
+        plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
+    comparison = training.Comparison(config, **plan)
+    workdir = Path(workdir or f"runs/compare-{config.task}")
+    with _progress.comparison() as progress:
+        records = training.compare(
+            comparison, workdir, workers=workers, progress=progress
+        )
+    measures = training.make_task(config).measures
+    rows = training.summarize(comparison, records, measures)
+    times = _step_times(comparison, workdir)
+    table = training.markdown(rows, measures, times)
+    (workdir / "table.md").write_text(table + "\n")
+    (workdir / "runs.csv").write_text(training.csv_text(records))
+    figures = training.draw_comparison(rows, records, measures, workdir / "figures")
+    print(f"On test, mean ± s.d. over {comparison.seeds} seeds, shares in %; paired")
+    print(
+        "differences of the first column with 95 % intervals; time of a step relative"
+    )
+    print("to that of the plain sum, without any of the methods' machinery\n")
+    print(table)
+    print(f"\nworkdir: {workdir}")
+    print("  comparison.json  runs.jsonl  runs.csv  table.md")
+    print(f"  figures/: {'  '.join(path.name for path in figures)}")
+    return 0
+
+
+def sweep(arguments: dict[str, Any]) -> int:
+    from pathlib import Path
+
+    from mmpareto_jax import training
+
+    if arguments["workers"] < 1:
+        raise ValueError(f"--workers: expected at least 1, got {arguments['workers']}")
+    workdir = Path(arguments.pop("workdir"))
+    given = {k: v for k, v in arguments.items() if v is not None}
+    with _progress.comparison() as progress:
+        rows = training.sweep(training.Config(), workdir, progress=progress, **given)
+    table = training.sweep_markdown(rows)
+    (workdir / "table.md").write_text(table + "\n")
+    training.draw_sweep(rows, workdir / "map.png")
+    print(f"Test accuracy in %, {given['seeds']} seeds; learning rates tuned for each")
+    print("setting and method; paired differences with 95 % intervals; p-values after")
+    print(f"Holm's correction for {len(rows)} settings\n")
+    print(table)
+    print(f"\nworkdir: {workdir}\n  table.md  map.png")
+    return 0
+
+
+def prepare(arguments: dict[str, Any]) -> int:
+    name, raw, out = (arguments.pop(k) for k in ("name", "raw", "out"))
+    workers = arguments.pop("workers")
+    if workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {workers}")
+    given = {k: v for k, v in arguments.items() if v is not None}
+    from mmpareto_jax.data.sources import options_of, plan_of, prepare
+
+    for option in given:
+        if option not in options_of(name):
+            raise ValueError(f"--{option}: {name} has no such option")
+    plan = plan_of(name, raw, **given)
+    with _progress.preparation() as progress:
+        prepared = prepare(plan, out, workers=workers, progress=progress)
+    index = prepared.index
+    for split, counts in index["counts"].items():
+        each = ", ".join(f"{k} {n}" for k, n in list(counts.items())[:12])
+        more = ", ..." if len(counts) > 12 else ""
+        # Without classes there is one count for all.
+        shown = f" ({each}{more})" if "label" in prepared.arrays[split] else ""
+        print(f"{split}: {sum(counts.values())} examples{shown}")
+    print(f"left out: {index['left_out']}; the reasons are in {out}/report.json")
+    digest = hashlib.sha256("".join(index["sha256"].values()).encode()).hexdigest()
+    print(f"checksum of all arrays: {digest[:16]}")
+    print(f"To train: mmpareto train {name} --data {out}")
+    return 0
+
+
+def _step_times(comparison: Any, workdir: Any) -> dict[str, float]:
+    """Measured once, and kept in the directory."""
+    import json
+
+    from mmpareto_jax import training
+
+    path = workdir / "step_times.json"
+    if not path.exists():
+        lr = comparison.lr_grid[0]
+        configs = [comparison.run(method, lr, 0) for method in comparison.methods]
+        path.write_text(json.dumps(training.step_times(configs), indent=2) + "\n")
+    times: dict[str, float] = json.loads(path.read_text())
+    return times
+
+
+def _print_result(result: Result, figures: list[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shares = all(measure.percent for measure in result.measures)
+    title = f"{result.config.method}{', in %' if shares else ''}"
+    table = Table(box=box.SIMPLE_HEAD, title=title)
+    table.add_column("")
+    for split in result.scores:
+        table.add_column(split, justify="right")
+    for measure in result.measures:
+        values = [measure.shown(s[measure.name]) for s in result.scores.values()]
+        unit = ", %" if measure.percent and not shares else ""
+        shown = [f"{x:.1f}" if measure.percent else f"{x:.4g}" for x in values]
+        table.add_row(f"{measure.title}{unit}", *shown)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    note = " on validation" if result.checkpoint == "best" else ""
+    print(f"checkpoint: step {result.step}, the {result.checkpoint}{note}")
+    for group, share in result.conflicts.items():
+        where, objectives = result.groups.describe(group)
+        print(f"conflicting steps, {where} ({objectives}): {100 * share:.1f} %")
+    print(f"workdir: {result.workdir}")
+    print("  config.json  result.json  metrics.jsonl  tensorboard/  checkpoints/")
+    if figures:
+        print(f"  figures/: {'  '.join(figures)}")

@@ -1,0 +1,78 @@
+"""The methods of ``--method``, by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax.numpy as jnp
+
+import mmpareto_jax as mmp
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._methods import _imbalance as imbalance
+from mmpareto_jax.training._methods._base import Groups, Method, Transformation
+
+Rule: TypeAlias = "mmp.Weighting | mmp.LossWeighting | mmp.Aggregator"
+
+
+def _of_rule(rule: Callable[[Config], Rule]) -> Method:
+    return Method(lambda groups, config: mmp.aggregate(rule(config), groups))
+
+
+def _uniform_gamma(config: Config) -> Rule:
+    """The control: the plain sum with the encoders' learning rate times γ."""
+    return mmp.Weighting(
+        lambda _: (), lambda gramian, s: (config.gamma * jnp.ones_like(gramian[0]), s)
+    )
+
+
+def _mmpareto(groups: Groups, config: Config) -> Transformation:
+    if config.variant == "official":
+        return mmp.mmpareto(groups, gamma=config.gamma, variant="official")
+    rule = mmp.weightings.mmpareto(
+        config.gamma,
+        conflict_test=config.conflict_test,
+        magnitude=config.magnitude,
+        max_magnitude=config.max_magnitude,
+    )
+    return mmp.aggregate(rule, groups)
+
+
+# The methods that are more than a rule of the library as it is by default.
+_METHODS: dict[str, Callable[[Config], Method]] = {
+    "joint": lambda _: imbalance.joint_only(),
+    "uniform-gamma": lambda _: _of_rule(_uniform_gamma),
+    "pareto": lambda _: _of_rule(lambda _: mmp.weightings.mgda()),
+    "mmpareto": lambda _: Method(_mmpareto),
+    "dwa": lambda _: _of_rule(
+        lambda config: mmp.weightings.dwa(steps_per_epoch=config.steps_per_epoch)
+    ),
+    "ogm": lambda _: imbalance.joint_only(
+        combination=functools.partial(imbalance.ogm, noise=False),
+        signals=functools.partial(imbalance.scores, log=False),
+    ),
+    "ogm-ge": lambda _: imbalance.joint_only(
+        combination=functools.partial(imbalance.ogm, noise=True),
+        signals=functools.partial(imbalance.scores, log=False),
+    ),
+    "agm": lambda _: imbalance.joint_only(
+        combination=imbalance.agm, signals=functools.partial(imbalance.scores, log=True)
+    ),
+    "pmr": imbalance.pmr,
+    "mmcosine": lambda _: imbalance.joint_only(fusion="cosine"),
+    "greedy": imbalance.greedy,
+    "g-blending": lambda _: imbalance.blending(),
+    "relearning": lambda _: imbalance.joint_only(between_epochs=imbalance.relearn),
+    "single-task": lambda _: _of_rule(lambda _: mmp.weightings.uniform())._replace(
+        sharing="separate"
+    ),
+}
+
+
+def method_of(config: Config) -> Method:
+    """What the config's method adds to the loop."""
+    if config.method in _METHODS:
+        return _METHODS[config.method](config)
+    name = config.method.replace("-", "_")
+    return _of_rule(lambda _: getattr(mmp.weightings, name)())

@@ -1,0 +1,199 @@
+"""A report of runs and comparisons: one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mmpareto_jax.training._report import _html
+from mmpareto_jax.training._report._comparison_figures import comparison_figures
+from mmpareto_jax.training._report._run_figures import overlay
+from mmpareto_jax.training._report._run_section import (
+    DEFAULTS,
+    RunFiles,
+    environment,
+    options,
+    read_run,
+    run_section,
+    shown,
+    titled,
+)
+from mmpareto_jax.training._run._workdir import read_record
+from mmpareto_jax.training._study._compare import read_comparison, read_runs
+from mmpareto_jax.training._study._summary import summarize, table_cells
+from mmpareto_jax.training._tasks._criteria import Measure
+from mmpareto_jax.training._tasks._registry import make_task
+
+_CAPTIONS = {
+    "scores": "Test scores of every run (dots), mean and standard deviation.",
+    "cosines": "How often the gradients of the objectives have which cosine; a "
+    "negative one is a conflict.",
+    "norms": "Norms of the objectives' gradients by epoch; lines in different "
+    "styles are different objectives, the first four.",
+    "magnitude": "Quantiles over steps of the factor on the gradients.",
+    "sharpness": "Training loss around the end of the runs, along filter-normalised "
+    "random directions.",
+}
+
+
+def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
+    """Writes one HTML page about runs and comparisons.
+
+    It has everything inside: tables, options, versions and figures (as SVG). It loads
+    nothing, runs no script, and shows what is on disk, without computing a model.
+
+    Args:
+      workdirs: directories that ``train`` or ``compare`` wrote; finished or not. For
+        a comparison, the data that its runs were trained on must be there.
+      out: the file; its directory is created if it does not exist.
+
+    Returns:
+      The file.
+
+    Raises:
+      ValueError: no directory, or one that holds neither or is not readable (nothing
+        is written then), or a file that cannot be written.
+    """
+    if not workdirs:
+        raise ValueError("report: expected at least one workdir, got none")
+    # Each once.
+    paths = list({Path(w).resolve(): Path(w) for w in workdirs}.values())
+    sections, runs = [], []
+    for path, name in zip(paths, _names(paths), strict=True):
+        try:
+            if (path / "comparison.json").exists():
+                kind, content = "Comparison", list(_comparison(path))
+            elif (path / "config.json").exists():
+                run = read_run(path, name)
+                runs.append(run)
+                kind, content = "Run", list(run_section(run))
+            else:
+                raise ValueError(
+                    f"workdir {path}: holds neither a run (config.json) nor a "
+                    "comparison (comparison.json)"
+                )
+        except (KeyError, TypeError, AttributeError, OSError) as error:
+            raise ValueError(
+                f"workdir {path}: its files are not readable: {error!r}"
+            ) from None
+        sections.append((f"{kind} {name}", content))
+    title = sections[0][0] if len(sections) == 1 else f"{len(sections)} results"
+    text = _html.page(f"{title} – mmpareto", _body(sections, runs))
+    out = Path(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"report: cannot write {out}: {error.strerror}") from None
+    return out
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The directories' own names where these are different, else their paths."""
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    # A directory's name may be any bytes.
+    return [os.fsencode(name).decode(errors="replace") for name in names]
+
+
+def _body(
+    sections: Sequence[tuple[str, list[str]]], runs: Sequence[RunFiles]
+) -> Iterator[str]:
+    if len(sections) == 1:
+        ((title, content),) = sections
+        yield f"<h1>{_html.escape(title)}</h1>"
+        yield from content
+        return
+    yield f"<h1>{len(sections)} results</h1>"
+    links = (
+        f'<a href="#part-{i}">{_html.escape(title)}</a>'
+        for i, (title, _) in enumerate(sections)
+    )
+    yield f"<p>{' · '.join(links)}</p>"
+    if len(runs) > 1:
+        yield from _overview(runs)
+    for i, (title, content) in enumerate(sections):
+        yield f'<h2 id="part-{i}">{_html.escape(title)}</h2>'
+        yield from content
+
+
+def _overview(runs: Sequence[RunFiles]) -> Iterator[str]:
+    """Several runs side by side: scores, curves, what differs."""
+    found: dict[str, Measure] = {}
+    # First those that know their measures' titles.
+    for run in sorted(runs, key=lambda run: not run.result):
+        for m in run.measures:
+            found.setdefault(m.name, m)
+    if found:
+        main, *_ = measures = list(found.values())
+        head = ["run", "method", "lr", "seed", f"validation: {titled(main)}"]
+        head += [f"test: {titled(m)}" for m in measures]
+        lines = []
+        for run in runs:
+            cells = [run.name, *(run.config.get(k) for k in ("method", "lr", "seed"))]
+            validation, test = (run.scores.get(k, {}) for k in ("validation", "test"))
+            cells += [shown(main, validation), *(shown(m, test) for m in measures)]
+            lines.append(cells)
+        yield _html.table(head, lines)
+        curves = {
+            f"{run.config.get('method')}: {run.name}": run.metrics
+            for run in runs
+            if any(main.name in r for r in run.validation)
+        }
+        if len(curves) > 1:
+            caption = f"{main.title} on validation, by step."
+            yield _html.figures([(overlay(curves, main), caption)])
+    options = {
+        k: [run.config.get(k, default) for run in runs]
+        for k, default in DEFAULTS.items()
+    }
+    differ = [(k, *xs) for k, xs in options.items() if any(x != xs[0] for x in xs)]
+    if differ:
+        yield "<h3>Options that differ</h3>"
+        yield _html.table(("option", *(run.name for run in runs)), differ)
+
+
+def _comparison(workdir: Path) -> Iterator[str]:
+    comparison, records = read_comparison(workdir), read_runs(workdir)
+    measures = make_task(comparison.config).measures
+    rows = summarize(comparison, records, measures)
+    grid = ", ".join(f"{lr:g}" for lr in comparison.lr_grid)
+    how = ""
+    if comparison.tuning():
+        how = (
+            ", the best on validation for each method, by "
+            f"{comparison.tune_seeds} runs with other seeds"
+        )
+    yield (
+        f"<p>{len(comparison.methods)} methods on "
+        f"{_html.escape(comparison.config.task)}, {comparison.seeds} seeds each. "
+        f"Learning rate: {grid}{how}.</p>"
+    )
+    missing = [m for m in comparison.methods if m not in {r.method for r in rows}]
+    if missing:
+        whole = len(comparison.tuning()) + len(comparison.methods) * comparison.seeds
+        yield (
+            f'<p class="note">Not complete: {len(records)} of {whole} runs are there. '
+            f"Without a row yet: {_html.escape(', '.join(missing))}.</p>"
+        )
+    if rows:
+        times = read_record(workdir / "step_times.json")
+        there = all(row.method in times for row in rows)
+        head, *lines = table_cells(rows, measures, times if there else None)
+        yield _html.table(head, lines)
+        yield (
+            '<p class="note">On test, of the epoch that is best on validation: mean ± '
+            "standard deviation over seeds, shares in %. Columns with “−”: paired "
+            "differences of the first measure, with 95 % intervals and p-values that "
+            "are not corrected for their number.</p>"
+        )
+        drawings = comparison_figures(rows, records, measures)
+        yield _html.figures((d, _CAPTIONS[k]) for k, d in drawings.items() if d.axes)
+    varied = ("method", "lr", "seed")
+    config = comparison.config.to_dict().items()
+    yield options({k: x for k, x in config if k not in varied})
+    devices = {r["device"]: None for r in records if "device" in r}
+    recorded = read_record(workdir / "environment.json")
+    yield environment({**recorded, "device": ", ".join(devices) or "not recorded"})

@@ -1,0 +1,238 @@
+"""PNG figures of a run, from its metrics alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+
+from mmpareto_jax.training._run._metrics import read_metrics
+from mmpareto_jax.training._tasks._criteria import Measure
+
+# Okabe & Ito's colours, which stay apart for colour-blind readers.
+_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
+    *("#E69F00", "#56B4E9", "#000000", "#F0E442"),
+)
+_Record = dict[str, Any]
+
+
+def draw_figures(workdir: str | Path) -> list[Path]:
+    """Draws the figures of a finished or stopped run into ``WORKDIR/figures``.
+
+    ``learning_curves.png``: accuracy and loss of every objective. For runs in which
+    several objectives act on a group of parameters also, per group,
+    ``cosine.png``, ``weights.png`` and ``gradient_norms.png``: what Figure 1 of the
+    MMPareto paper shows, on your own run.
+
+    Args:
+      workdir: the run's directory.
+
+    Returns:
+      The files.
+
+    Raises:
+      ValueError: the directory holds no metrics.
+    """
+    workdir = Path(workdir)
+    records = read_metrics(workdir)
+    if not any(r["split"] == "train" for r in records):
+        raise ValueError(f"workdir {workdir}: holds no metrics to plot")
+    folder = workdir / "figures"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for name, figure in run_figures(records).items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=130)
+    return paths
+
+
+def run_figures(records: Sequence[_Record]) -> dict[str, Figure]:
+    """The figures of a run by name, from its metrics; of at least one step."""
+    train = [r for r in records if r["split"] == "train"]
+    validation = [r for r in records if r["split"] == "validation"]
+    groups = [k.removesuffix("/cosine") for k in train[0] if k.endswith("/cosine")]
+    figures = {"learning_curves": _learning_curves(train, validation)}
+    if groups:
+        figures["cosine"] = _cosine(train, groups)
+        figures["weights"] = _weights(train, groups)
+        figures["gradient_norms"] = _gradient_norms(train, groups)
+    return figures
+
+
+def overlay(runs: Mapping[str, Sequence[_Record]], measure: Measure) -> Figure:
+    """One measure on validation, a line for each run.
+
+    Args:
+      runs: what a run is called -> its metrics.
+      measure: what is drawn.
+    """
+    figure, (axis,) = _panels(1, across=7.2)
+    for number, (label, records) in enumerate(runs.items()):
+        steps, values = _series(
+            [r for r in records if r["split"] == "validation"], measure.name
+        )
+        colour = _COLOURS[number % len(_COLOURS)]
+        axis.plot(steps, measure.shown(values), color=colour, marker=".", label=label)
+    unit = ", %" if measure.percent else ""
+    axis.set(xlabel="step", ylabel=f"{measure.title}{unit}")
+    outer_legend(figure)
+    return figure
+
+
+def outer_legend(figure: Figure, markerscale: float = 1) -> None:
+    """One legend for all panels, beside them: it hides no curve."""
+    handles: dict[str, Artist] = {}
+    for axis in figure.axes:
+        lines, labels = axis.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    if handles:
+        legend = figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside right upper",
+            frameon=False,
+            fontsize="small",
+            markerscale=markerscale,
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a directory may have any name
+
+
+def plain_log(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis that spans few decades; once it is full."""
+    low, high = axis.get_view_interval()
+    if high > 1000 * low:
+        return
+    if high > 10 * low:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    else:
+        axis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 5, 10)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _learning_curves(train: list[_Record], validation: list[_Record]) -> Figure:
+    colours = _colours(train)
+    kinds = list(
+        {k.split("/")[0]: None for k in train[0] if k.split("/", 1)[-1] in colours}
+    )
+    figure, axes = _panels(len(kinds))
+    for axis, kind in zip(axes, kinds, strict=True):
+        for name, colour in colours.items():
+            steps, values = _series(train, f"{kind}/{name}")
+            if not len(steps):
+                continue
+            axis.plot(steps, _smooth(values), color=colour, alpha=0.35, lw=1)
+            steps, values = _series(validation, f"{kind}/{name}")
+            axis.plot(steps, values, color=colour, marker=".", label=name)
+        axis.set(xlabel="step", ylabel=kind.replace("_", " "))
+        if kind == "loss":
+            axis.set_yscale("log")
+            plain_log(axis.yaxis)
+        if kind == "accuracy":
+            axis.set_ylim(0, 1.02)
+    axes[0].set(title="validation (dots), training (faint)")
+    outer_legend(figure)
+    return figure
+
+
+def _cosine(train: list[_Record], groups: Sequence[str]) -> Figure:
+    figure, axes = _panels(len(groups))
+    for axis, group in zip(axes, groups, strict=True):
+        steps, values = _series(train, f"{group}/cosine")
+        conflict = values < 0
+        axis.axhline(0, color="0.3", lw=0.8)
+        axis.scatter(steps[~conflict], values[~conflict], s=5, color=_COLOURS[0])
+        axis.scatter(steps[conflict], values[conflict], s=9, color=_COLOURS[1])
+        axis.set(
+            title=f"{_short(group)}\nconflict in {np.mean(conflict):.1%} of the steps",
+            xlabel="step",
+            ylabel="cosine of the gradients",
+            ylim=(-1.05, 1.05),
+        )
+    return figure
+
+
+def _weights(train: list[_Record], groups: Sequence[str]) -> Figure:
+    figure, axes = _panels(len(groups))
+    for axis, group in zip(axes, groups, strict=True):
+        for name in _names(train, group, "weight"):
+            colour = _colours(train)[name]
+            steps, values = _series(train, f"{group}/weight/{name}")
+            axis.plot(steps, values, ".", color=colour, ms=3, label=name)
+        axis.set(title=_short(group), xlabel="step", ylabel="share of the weight")
+        axis.set_ylim(-0.02, 1.02)
+    outer_legend(figure, markerscale=3)
+    return figure
+
+
+def _gradient_norms(train: list[_Record], groups: Sequence[str]) -> Figure:
+    figure, axes = _panels(len(groups))
+    for axis, group in zip(axes, groups, strict=True):
+        names = _names(train, group, "norm")
+        norms = [_series(train, f"{group}/norm/{name}")[1] for name in names]
+        positive = np.concatenate(norms)
+        positive = positive[positive > 0]
+        if not positive.size:
+            continue
+        bins = np.geomspace(positive.min(), positive.max() * 1.001, 40).tolist()
+        for name, values in zip(names, norms, strict=True):
+            colour = _colours(train)[name]
+            label = f"{name}: median {np.median(values):.3g}"
+            axis.hist(values, bins=bins, color=colour, alpha=0.55, label=label)
+        axis.set(title=_short(group), xlabel="norm of the gradient", ylabel="steps")
+        axis.set_xscale("log")
+        plain_log(axis.xaxis)
+        axis.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _panels(num: int, across: float = 5.2) -> tuple[Figure, list[Axes]]:
+    columns = min(num, 3)
+    rows = -(-num // columns)
+    figure = Figure(figsize=(across * columns, 3.6 * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(num)]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    return figure, axes
+
+
+def _short(group: str) -> str:
+    """The group's name as far as it fits above a panel."""
+    names = group.split("+")
+    if len(group) <= 40:
+        return group
+    return f"{names[0]}+{names[1]}+ … +{names[-1]} ({len(names)})"
+
+
+def _colours(train: list[_Record]) -> dict[str, str]:
+    """One colour per objective, the same in every figure."""
+    names = [k.removeprefix("loss/") for k in train[0] if k.startswith("loss/")]
+    return dict(zip(names, itertools.cycle(_COLOURS), strict=False))
+
+
+def _names(train: list[_Record], group: str, kind: str) -> list[str]:
+    prefix = f"{group}/{kind}/"
+    return [k.removeprefix(prefix) for k in train[0] if k.startswith(prefix)]
+
+
+def _series(records: Sequence[_Record], key: str) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [(r["step"], r[key]) for r in records if r.get(key) is not None]
+    steps, values = zip(*pairs, strict=True) if pairs else ((), ())
+    return np.asarray(steps), np.asarray(values, float)
+
+
+def _smooth(values: np.ndarray, span: int = 15) -> np.ndarray:
+    """A centred moving mean that shrinks at the ends."""
+    ones, kernel = np.ones_like(values), np.ones(min(span, len(values)))
+    return np.convolve(values, kernel, "same") / np.convolve(ones, kernel, "same")

@@ -1,0 +1,183 @@
+"""A run as a part of a report: read from its files, written as HTML."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._report import _html
+from mmpareto_jax.training._report._run_figures import run_figures
+from mmpareto_jax.training._run._metrics import read_metrics
+from mmpareto_jax.training._run._workdir import read_record
+from mmpareto_jax.training._tasks._criteria import Measure
+
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
+_CAPTIONS = {
+    "learning_curves": "Loss and accuracy by step: validation (dots) and training "
+    "(faint, a moving mean).",
+    "cosine": "Cosine of the objectives' gradients on the parameters that they share; "
+    "a negative one, in the other colour, is a conflict.",
+    "weights": "Share of each objective's weight in the combination.",
+    "gradient_norms": "Norms of the objectives' gradients on the parameters that they "
+    "share.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """What a run's directory holds.
+
+    Attributes:
+      name: what the report calls it.
+      config: its options.
+      environment: versions, device and date, as far as they were recorded.
+      result: result.json; empty where the run has not come to its end.
+      metrics: the records of metrics.jsonl.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    result: Mapping[str, Any]
+    metrics: list[dict[str, Any]]
+
+    @property
+    def measures(self) -> list[Measure]:
+        """What the run reports, the main one first."""
+        if self.result:
+            return [Measure(**m) for m in self.result["measures"]]
+        # Runs that are stopped, or of a version without result.json.
+        names = {k: None for r in self.validation for k in r if "/" in k}
+        names = {k: None for k in names if not k.startswith("loss/")}
+        main = [k for k in names if k.endswith(("/mean", "/joint"))]
+        return [
+            Measure(k, k.split("/", 1)[1], percent=k.startswith("accuracy/"))
+            for k in {**dict.fromkeys(main), **names}
+        ]
+
+    @property
+    def validation(self) -> list[dict[str, Any]]:
+        """The records on the validation split."""
+        return [r for r in self.metrics if r["split"] == "validation"]
+
+    @property
+    def scores(self) -> dict[str, Mapping[str, Any]]:
+        """Split -> name -> value, of the epoch that is best on validation."""
+        if self.result:
+            scores: dict[str, Mapping[str, Any]] = self.result["scores"]
+            return scores
+        best = self.best
+        return {"validation": best} if best else {}
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The record of the epoch that is best on validation; empty without any."""
+        if not self.measures:
+            return {}
+        main = self.measures[0].name
+        scored = [r for r in self.validation if r.get(main) is not None]
+        # Of equal ones the last, as the trainer does.
+        return max(reversed(scored), key=lambda r: r[main], default={})
+
+
+def read_run(workdir: Path, name: str) -> RunFiles:
+    """Reads the files of a run.
+
+    Raises:
+      ValueError: there is none, or its files are not readable.
+    """
+    record = read_record(workdir / "config.json")
+    if not isinstance(record.get("config"), dict):
+        raise ValueError(f"workdir {workdir}: unreadable config.json: holds no config")
+    return RunFiles(
+        name,
+        record.pop("config"),
+        record,
+        read_record(workdir / "result.json"),
+        read_metrics(workdir),
+    )
+
+
+def run_section(run: RunFiles) -> Iterator[str]:
+    """The HTML of a run."""
+    config = run.config
+    yield (
+        f"<p>{_html.escape(config.get('method'))} on {_html.escape(config.get('task'))}"
+        f", learning rate {_html.escape(config.get('lr'))}, "
+        f"seed {_html.escape(config.get('seed'))}</p>"
+    )
+    yield from _scores(run)
+    conflicts = [
+        (f"{where} ({objectives})", f"{100 * share:.1f}")
+        for where, objectives, share in run.result.get("conflicts", {}).values()
+    ]
+    if conflicts:
+        yield _html.table(
+            ("parameters (objectives)", "conflicting steps, %"), conflicts
+        )
+    if any(r["split"] == "train" for r in run.metrics):
+        drawings = run_figures(run.metrics)
+        yield _html.figures((d, _CAPTIONS[name]) for name, d in drawings.items())
+    else:
+        yield '<p class="note">No step is recorded yet.</p>'
+    yield options(config)
+    yield environment(run.environment)
+
+
+def _scores(run: RunFiles) -> Iterator[str]:
+    if not run.result:
+        yield (
+            '<p class="note">No test scores: the run has not ended, or is of a version '
+            "that wrote none.</p>"
+        )
+    elif not run.result["finished"]:
+        yield (
+            '<p class="note">The run was stopped before its end; these are the scores '
+            "of what there is.</p>"
+        )
+    scores = run.scores
+    if not scores:
+        return
+    lines = [(titled(m), *(shown(m, s) for s in scores.values())) for m in run.measures]
+    yield _html.table(("", *scores), lines)
+    step = run.result.get("step") or run.best["step"]
+    which = run.result.get("checkpoint", "best")
+    note = "the best on validation" if which == "best" else "the latest"
+    yield f'<p class="note">Scores of step {_html.escape(step)}, {note}.</p>'
+
+
+def titled(measure: Measure) -> str:
+    """What heads the measure's values."""
+    return f"{measure.title}, %" if measure.percent else measure.title
+
+
+def shown(measure: Measure, scores: Mapping[str, Any]) -> str:
+    """The measure as it stands in a table; a dash where it has no value."""
+    value = scores.get(measure.name)
+    if value is None:
+        return "–"
+    return f"{measure.shown(value):{'.1f' if measure.percent else '.4g'}}"
+
+
+def options(config: Mapping[str, Any]) -> str:
+    """All options; those that are not the default in a line of their own."""
+    changed = [f"{k} = {x}" for k, x in config.items() if x != DEFAULTS.get(k)]
+    lines = [(k, x, DEFAULTS.get(k, "")) for k, x in config.items()]
+    others = ", ".join(changed) or "nothing"
+    return _html.details(
+        "Configuration",
+        f"<p>Not by default: {_html.escape(others)}</p>",
+        _html.table(("option", "value", "default"), lines, plain=True),
+    )
+
+
+def environment(record: Mapping[str, Any]) -> str:
+    """Versions, device and date, as they were recorded."""
+    lines = [
+        *((k, x) for k, x in record.items() if k != "versions"),
+        *dict(record.get("versions", {})).items(),
+    ]
+    return _html.details("Environment", _html.table((), lines, plain=True))

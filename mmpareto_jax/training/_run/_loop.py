@@ -1,0 +1,231 @@
+"""The training loop: batches in, metrics and checkpoints out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmpareto_jax.data import train_batches
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._run._checkpoint import Checkpoints, Which
+from mmpareto_jax.training._run._metrics import Metrics, read_metrics
+from mmpareto_jax.training._run._result import Result
+from mmpareto_jax.training._run._step import Program, TrainState, make_program
+from mmpareto_jax.training._run._workdir import claim, read_config, write_result
+from mmpareto_jax.training._tasks._base import Task
+from mmpareto_jax.training._tasks._registry import make_task
+
+Progress = Callable[[int, int, dict[str, Any]], None]
+
+
+def train(
+    config: Config,
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Trains, and evaluates the checkpoint that was best on validation.
+
+    Ctrl-C (or SIGTERM) ends the run after the current step, with a checkpoint.
+
+    Args:
+      config: what to do.
+      workdir: a directory for the run: ``config.json``, ``metrics.jsonl``,
+        ``tensorboard/``, ``checkpoints/``, and ``result.json`` at its end. Created if
+        it does not exist.
+      resume: go on from the latest checkpoint. The final parameters are bitwise those
+        of a run that was not interrupted.
+      progress: called as ``progress(step, num_steps, metrics)`` for every step, one
+        step late, so that the device never waits.
+
+    Returns:
+      The result; its ``state`` is the last one, its scores are the best checkpoint's.
+
+    Raises:
+      ValueError: the workdir holds a run and `resume` is False, or holds none, or
+        one of another configuration, and `resume` is True. Nothing is changed then.
+    """
+    workdir = Path(workdir)
+    claim(workdir, config, resume)
+    run = _Run(workdir, config)
+    task, program = run.task, run.program
+    with contextlib.closing(run.checkpoints) as checkpoints:
+        state = program.state
+        if resume:
+            state = checkpoints.restore(state, "latest") or state
+        with (
+            contextlib.closing(Metrics(workdir, int(state.step))) as metrics,
+            _stop_signals() as stopped,
+        ):
+
+            def on_step(step: int, values: dict[str, Any]) -> None:
+                metrics.write(step, "train", jax.device_get(values))
+                if progress is not None:
+                    progress(step, config.num_steps, values)
+
+            def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
+                step, score = int(state.step), None
+                if scores is not None:
+                    metrics.write(step, "validation", scores)
+                    score = scores[task.measures[0].name]
+                metrics.flush()
+                checkpoints.save(state, step, score)
+
+            state = fit(
+                program,
+                config,
+                task,
+                state,
+                on_step=on_step,
+                on_pause=on_pause,
+                stopped=stopped.is_set,
+            )
+        result = run.result("best")
+    finished = int(state.step) >= config.num_steps
+    result = dataclasses.replace(result, finished=finished, state=state)
+    write_result(result)
+    return result
+
+
+def fit(
+    program: Program,
+    config: Config,
+    task: Task,
+    state: TrainState,
+    *,
+    on_step: Callable[[int, dict[str, Any]], None],
+    on_pause: Callable[[TrainState, dict[str, float] | None], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> TrainState:
+    """The loop, from `state` to the end of the run.
+
+    Args:
+      program: the compiled functions.
+      config: length, batch size and seed of the run.
+      task: its data.
+      state: where to begin.
+      on_step: called with the number and the metrics of every step, one step late, so
+        that the device never waits.
+      on_pause: called with the state, and its scores on the validation split, at the
+        end of each epoch and of the run; and, without scores, where it is stopped.
+      stopped: whether to end the run after the current step.
+
+    Returns:
+      The state at the end.
+    """
+    start = int(state.step)
+    batches = train_batches(
+        task.arrays["train"],
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        transform=task.transform,
+    )
+    pending: dict[str, Any] = {}
+    for step in range(start + 1, config.num_steps + 1):
+        epoch, within = divmod(step - 1, config.steps_per_epoch)
+        if program.between_epochs and epoch and not within:
+            state = program.between_epochs(state, config, epoch, task.arrays)
+        state, values = program.step(state, next(batches))
+        if pending:
+            on_step(step - 1, pending)
+        pending = values
+        at_end = step % config.steps_per_epoch == 0 or step == config.num_steps
+        stop = stopped()
+        if at_end or stop:
+            on_step(step, pending)
+            pending = {}
+            held_out = task.arrays["validation"]
+            on_pause(state, program.evaluate(state, held_out) if at_end else None)
+        if stop:
+            break
+    return state
+
+
+def evaluate(workdir: str | Path, which: Which = "best") -> Result:
+    """Evaluates a checkpoint of a finished or stopped run.
+
+    Args:
+      workdir: the run's directory.
+      which: "best" on validation, or "latest".
+
+    Returns:
+      The result.
+
+    Raises:
+      ValueError: the directory holds no run, or no checkpoint.
+    """
+    workdir = Path(workdir)
+    run = _Run(workdir, read_config(workdir))
+    with contextlib.closing(run.checkpoints):
+        return run.result(which)
+
+
+class _Run:
+    """The parts of a run, as training and evaluation both need them."""
+
+    def __init__(self, workdir: Path, config: Config):
+        self.workdir, self.config = workdir, config
+        self.task = make_task(config)
+        self.program = make_program(config, self.task)
+        self.checkpoints = Checkpoints(workdir / "checkpoints")
+
+    def result(self, which: Which) -> Result:
+        """Evaluates a checkpoint; the latest where none was validated yet."""
+        template = self.program.state
+        state = self.checkpoints.restore(template, which)
+        if state is None:
+            which, state = "latest", self.checkpoints.restore(template, "latest")
+        if state is None:
+            raise ValueError(f"workdir {self.workdir}: holds no checkpoint yet")
+        steps = [r for r in read_metrics(self.workdir) if r["split"] == "train"]
+        return Result(
+            workdir=self.workdir,
+            config=self.config,
+            checkpoint=which,
+            step=int(state.step),
+            finished=True,
+            scores={
+                split: self.program.evaluate(state, self.task.arrays[split])
+                for split in ("validation", "test")
+            },
+            conflicts={
+                group: sum(r[key] for r in steps) / len(steps)
+                for group in self.program.groups.groups
+                if steps and (key := f"{group}/conflict") in steps[0]
+            },
+            groups=self.program.groups,
+            measures=self.task.measures,
+            state=state,
+        )
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; a second one interrupts."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, _: Any) -> None:
+        stopped.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])

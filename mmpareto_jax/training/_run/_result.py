@@ -1,0 +1,42 @@
+"""What a run came to: known to the loop that finds it and the files that keep it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mmpareto_jax import ObjectiveGroups
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._run._checkpoint import Which
+from mmpareto_jax.training._run._step import TrainState
+from mmpareto_jax.training._tasks._criteria import Measure
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run, or an evaluation of its checkpoint, came to.
+
+    Attributes:
+      workdir: where everything is.
+      config: the run's configuration.
+      checkpoint: which checkpoint was evaluated: "best" on validation, or "latest".
+      step: the step of that checkpoint.
+      finished: whether the run was complete; False after Ctrl-C.
+      scores: split -> name -> value, for "validation" and "test".
+      conflicts: group -> share of steps with a conflict, up to now; for the groups
+        of parameters on which several objectives act.
+      groups: which objectives act on which parameters.
+      measures: what of the scores is reported, the main one first.
+      state: the state at the end of the run (after ``evaluate``: the checkpoint's).
+    """
+
+    workdir: Path
+    config: Config
+    checkpoint: Which
+    step: int
+    finished: bool
+    scores: dict[str, dict[str, float]]
+    conflicts: dict[str, float]
+    groups: ObjectiveGroups
+    measures: tuple[Measure, ...]
+    state: TrainState = dataclasses.field(repr=False)

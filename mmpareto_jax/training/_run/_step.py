@@ -1,0 +1,189 @@
+"""One compiled training step and one compiled evaluation step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import mmpareto_jax as mmp
+from mmpareto_jax.data import eval_batches
+from mmpareto_jax.training._batch import Batch
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._methods._base import Epoch
+from mmpareto_jax.training._methods._registry import method_of
+from mmpareto_jax.training._run._gradients import gradients
+from mmpareto_jax.training._run._optimizer import optimizer
+from mmpareto_jax.training._tasks._base import Task
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes; a tree of arrays.
+
+    Attributes:
+      step: scalar int32, the number of steps done.
+      params: the model's ``nnx.Param`` state.
+      rest: the rest of the model's state: BatchNorm statistics, random keys.
+      opt_state: the states of the combination and of the optimiser after it.
+      memory: what the method keeps beside it.
+    """
+
+    step: jax.Array
+    params: nnx.State[Any, Any]
+    rest: nnx.State[Any, Any]
+    opt_state: tuple[Any, optax.OptState]
+    memory: Any
+
+
+class Program(NamedTuple):
+    """A run's compiled functions and its first state.
+
+    Attributes:
+      groups: which objectives act on which parameters.
+      state: the state before the first step.
+      step: (state, batch) -> (state, metrics); donates the state. Metrics are
+        scalars by name: losses, measures, and the diagnostics of every group.
+      evaluate: (state, arrays) -> name -> float: losses and measures of all examples.
+      features: (state, arrays) -> encoder -> features [N, D] of all examples.
+      restart: (seed, learning rate) -> the state before the first step of another run
+        of the same program; nothing is compiled for it.
+      between_epochs: None, or (state, run's config, epochs done, arrays) -> state: what
+        the method does before every epoch but the first.
+    """
+
+    groups: mmp.ObjectiveGroups
+    state: TrainState
+    step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+    evaluate: Callable[[TrainState, Mapping[str, Any]], dict[str, float]]
+    features: Callable[[TrainState, Mapping[str, Any]], dict[str, np.ndarray]]
+    restart: Callable[[int, float], TrainState]
+    between_epochs: (
+        Callable[[TrainState, Config, int, Mapping[str, Any]], TrainState] | None
+    )
+
+
+def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
+    """Builds the model, infers the groups and makes both steps.
+
+    With `plain` the losses are summed before they are differentiated, by jax alone:
+    what a method is timed against.
+    """
+    method = method_of(config)
+    model = task.make_model(nnx.Rngs(config.seed))
+    graphdef, variables = nnx.split(model)
+    params, rest = nnx.split_state(variables, nnx.Param, ...)
+    model.eval()
+    eval_graphdef = nnx.graphdef(model)
+
+    def model_of(params: Any, rest: Any) -> Any:
+        return nnx.merge(graphdef, params, rest, copy=True)
+
+    example = {k: x[: config.batch_size] for k, x in task.arrays["train"].items()}
+    shapes = nnx.eval_shape(task.outputs, model, example)
+    memory = method.memory(shapes)
+    way = gradients(
+        config, task, method, model_of, (params, rest, memory, example), plain=plain
+    )
+    tx = optimizer(config)
+
+    def begin(params: Any, seed: int) -> Any:
+        """The first states; rules that draw get keys of their own run."""
+
+        def seeded(path: Any, x: jax.Array) -> jax.Array:
+            if jax.tree_util.keystr(path[-1:], simple=True) != "key_data":
+                return x
+            key = jax.random.wrap_key_data(x, impl="threefry2x32")
+            return jax.random.key_data(jax.random.fold_in(key, seed))
+
+        return jax.tree.map_with_path(seeded, (way.init(params), tx.init(params)))
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        combination, optimizer = state.opt_state
+        seen, grads, combined, combination = way.of(
+            combination, state.params, state.rest, state.memory, batch
+        )
+        updates, optimizer = tx.update(combined, optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = dict(seen.scores)
+        for group, values in mmp.diagnostics(combination).items():
+            for key in ("cosine", "conflict", "magnitude"):
+                if key in values:
+                    metrics[f"{group}/{key}"] = values[key]
+            for k, name in enumerate(way.groups.groups[group]):
+                metrics[f"{group}/norm/{name}"] = values["norms"][k]
+                if "weights" in values:
+                    share = values["weights"][k] / jnp.sum(values["weights"])
+                    metrics[f"{group}/weight/{name}"] = share
+        memory = method.advance(state.memory, state.params, grads)
+        after = TrainState(
+            state.step + 1,
+            params,
+            method.steer(seen.rest, memory),
+            (combination, optimizer),
+            memory,
+        )
+        return after, metrics
+
+    @jax.jit
+    def sums_of_batch(params: Any, rest: Any, batch: Batch) -> Any:
+        model = nnx.merge(eval_graphdef, params, rest, copy=True)
+        return task.sums(task.outputs(model, batch), batch, batch["mask"])
+
+    def evaluate(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, float]:
+        totals = [sums_of_batch(state.params, state.rest, x) for x in held_out(arrays)]
+        # In float64: a count of pixels exceeds what float32 can count.
+        added = jax.tree.map(
+            lambda *x: sum(np.asarray(v, np.float64) for v in x), *totals
+        )
+        scores = {k: float(x) for k, x in sorted(task.scores(added).items())}
+        return scores | task.overall(scores)
+
+    def held_out(arrays: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+        size = len(next(iter(arrays.values())))
+        return eval_batches(arrays, batch_size=min(task.eval_batch, size))
+
+    @jax.jit
+    def features_of_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
+        model = nnx.merge(eval_graphdef, params, rest, copy=True)
+        return task.outputs(model, batch).features
+
+    def features(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        size = len(next(iter(arrays.values())))
+        found = [
+            features_of_batch(state.params, state.rest, x) for x in held_out(arrays)
+        ]
+        return {k: np.concatenate([x[k] for x in found])[:size] for k in found[0]}
+
+    def restart(seed: int, lr: float) -> TrainState:
+        variables = nnx.state(task.make_model(nnx.Rngs(seed)))
+        params, rest = nnx.split_state(variables, nnx.Param, ...)
+        opt_state = optax.tree.set(begin(params, seed), peak=jnp.asarray(lr))
+        # A memory of its own: the first step takes it.
+        fresh = method.memory(shapes)
+        return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, fresh)
+
+    def between_epochs(
+        state: TrainState, run: Config, number: int, arrays: Mapping[str, Any]
+    ) -> TrainState:
+        assert method.between_epochs is not None
+        first = restart(run.seed, run.lr).params
+        epoch = Epoch(number, run, arrays, evaluate, features, first)
+        after: TrainState = method.between_epochs(state, epoch)
+        return after
+
+    return Program(
+        way.groups,
+        TrainState(
+            jnp.zeros((), jnp.int32), params, rest, begin(params, config.seed), memory
+        ),
+        jax.jit(step, donate_argnums=0),
+        evaluate,
+        features,
+        restart,
+        between_epochs if method.between_epochs else None,
+    )

@@ -1,0 +1,129 @@
+"""The files by which a run says what it is, and what it came to."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import math
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from mmpareto_jax._version import __version__
+from mmpareto_jax.training._config import Config
+
+if TYPE_CHECKING:  # a resumed run's mistakes need not wait for flax
+    from mmpareto_jax.training._run._result import Result
+
+
+def claim(workdir: Path, config: Config, resume: bool) -> None:
+    """Refuses a workdir that this run may not write to; writes its config.json.
+
+    Raises:
+      ValueError: it holds a run and `resume` is False, or holds none, or one of
+        another configuration, and `resume` is True. Nothing is changed then.
+    """
+    path = workdir / "config.json"
+    if resume:
+        old, new = read_config(workdir).to_dict(), config.to_dict()
+        differ = [f"{k} {old[k]} (now {new[k]})" for k in new if old[k] != new[k]]
+        if differ:
+            raise ValueError(
+                f"workdir {workdir}: holds a run of another config: {', '.join(differ)}"
+            )
+        # A run that goes on is no longer at what it came to.
+        (workdir / "result.json").unlink(missing_ok=True)
+        return
+    if path.exists():
+        raise ValueError(
+            f"workdir {workdir}: already holds a run; continue it with --resume or "
+            "choose another --workdir"
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    devices = jax.devices()
+    record = {
+        "config": config.to_dict(),
+        "versions": versions(),
+        "device": f"{len(devices)} × {devices[0].device_kind}",
+        "started": now(),
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def read_config(workdir: str | Path) -> Config:
+    """The configuration of the run in `workdir`.
+
+    Raises:
+      ValueError: there is none, or it is not readable.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        raise ValueError(f"workdir {workdir}: holds no run (no config.json)")
+    try:
+        return Config(**json.loads(path.read_text())["config"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"workdir {workdir}: unreadable config.json: {error}"
+        ) from None
+
+
+def write_result(result: Result) -> None:
+    """Writes ``result.json``: all that is reported, without the parameters."""
+    conflicts = {
+        group: [*result.groups.describe(group), share]
+        for group, share in result.conflicts.items()
+    }
+    record = {
+        "checkpoint": result.checkpoint,
+        "step": result.step,
+        "finished": result.finished,
+        "measures": [measure._asdict() for measure in result.measures],
+        "scores": {
+            # JSON has no NaN.
+            split: {
+                k: float(x) if math.isfinite(x) else None for k, x in scores.items()
+            }
+            for split, scores in result.scores.items()
+        },
+        "conflicts": conflicts,
+    }
+    path = result.workdir / "result.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """One of these files; empty where there is none.
+
+    Raises:
+      ValueError: it is not readable.
+    """
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"workdir {path.parent}: unreadable {path.name}: {error}"
+        ) from None
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"workdir {path.parent}: unreadable {path.name}: expected an object, got "
+            f"{type(record).__name__}"
+        )
+    return record
+
+
+def versions() -> dict[str, str]:
+    """Of all that a run's numbers depend on."""
+    others = ("jax", "jaxlib", "optax", "flax", "numpy")
+    found = {name: importlib.metadata.version(name) for name in others}
+    python = platform.python_version()
+    return {"mmpareto_jax": __version__, **found, "python": python}
+
+
+def now() -> str:
+    """Date and time with the offset of the zone, to the second."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

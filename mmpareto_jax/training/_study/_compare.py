@@ -1,0 +1,217 @@
+"""Comparisons of methods: tuned alike, many seeds, every run written down."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpareto_jax.training._choices import spelled
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._run._workdir import now, read_record, versions
+from mmpareto_jax.training._study._run_once import Record, run_once
+
+# Seeds of the tuning runs start here, so that none is also a final run.
+_FIRST_TUNING_SEED = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Attributes:
+      config: of every run, but for method, learning rate and seed.
+      methods: the methods, by the names of ``--method``.
+      lr_grid: learning rates; each method gets the one that is best for it on the
+        validation split, by the mean over `tune_seeds` runs.
+      seeds: final runs for each method, with the seeds 0, 1, ...
+      tune_seeds: runs for each method and learning rate, with other seeds.
+
+    Raises:
+      ValueError: nothing to compare.
+    """
+
+    config: Config
+    methods: tuple[str, ...]
+    lr_grid: tuple[float, ...]
+    seeds: int = 10
+    tune_seeds: int = 3
+
+    def __post_init__(self) -> None:
+        # As its runs have them: records are found by these names.
+        object.__setattr__(self, "methods", tuple(spelled(m) for m in self.methods))
+        for name in ("methods", "lr_grid"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name}: expected different values, got {values}")
+        for method in self.methods:
+            for lr in self.lr_grid:
+                self.run(method, lr, 0)  # raises where it is not valid
+        if self.seeds < 2:
+            raise ValueError(f"seeds: expected at least 2, got {self.seeds}")
+        if self.tune_seeds < 1:
+            raise ValueError(f"tune_seeds: expected at least 1, got {self.tune_seeds}")
+
+    def run(self, method: str, lr: float, seed: int) -> Config:
+        """The configuration of one run."""
+        change: dict[str, Any] = {"method": method, "lr": lr, "seed": seed}
+        return dataclasses.replace(self.config, **change)
+
+    def tuning(self) -> list[Config]:
+        """The runs that choose learning rates; none where there is no choice."""
+        if len(self.lr_grid) == 1:
+            return []
+        seeds = range(_FIRST_TUNING_SEED, _FIRST_TUNING_SEED + self.tune_seeds)
+        return [
+            self.run(method, lr, seed)
+            for method in self.methods
+            for lr in self.lr_grid
+            for seed in seeds
+        ]
+
+    def final(self, records: Sequence[Record]) -> list[Config]:
+        """The runs that are compared, given the records of the tuning runs."""
+        chosen = self.learning_rates(records)
+        return [
+            self.run(method, chosen[method], seed)
+            for method in self.methods
+            for seed in range(self.seeds)
+        ]
+
+    def learning_rates(self, records: Sequence[Record]) -> dict[str, float]:
+        """Method -> the learning rate with the best mean on validation."""
+
+        def score(method: str, lr: float) -> float:
+            found = [
+                next(iter(r["validation"].values()))
+                for r in records
+                if (r["method"], r["lr"]) == (method, lr)
+                and r["seed"] >= _FIRST_TUNING_SEED
+            ]
+            return float(np.mean(found)) if found else -math.inf
+
+        return {
+            method: max(self.lr_grid, key=functools.partial(score, method))
+            for method in self.methods
+        }
+
+
+def compare(
+    comparison: Comparison,
+    workdir: str | Path,
+    *,
+    workers: int = 1,
+    inspect: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Record]:
+    """Runs a comparison, or what is missing of it.
+
+    Args:
+      comparison: what to do.
+      workdir: a directory for ``comparison.json`` and ``runs.jsonl``, a line for every
+        finished run. Runs that are there already are not repeated.
+      workers: processes, each with one thread.
+      inspect: whether final runs are probed, and the loss around their end measured.
+      progress: called as ``progress(done, total, what)``.
+
+    Returns:
+      The records of all runs, tuning included. A record has the run's method, lr and
+      seed; the measures on "validation" and "test" of the epoch that is best on
+      validation; by group the share of conflicting steps, the histogram of
+      cosines, quantiles of the magnitude factor and the gradients' norms by epoch.
+
+    Raises:
+      ValueError: the directory holds another comparison.
+    """
+    workdir = Path(workdir)
+    _claim(workdir, comparison)
+    records = read_runs(workdir)
+    tuning = comparison.tuning()
+    total = len(tuning) + len(comparison.methods) * comparison.seeds
+    for stage in ("tuning", "final"):
+        configs = tuning if stage == "tuning" else comparison.final(records)
+        done = {(r["method"], r["lr"], r["seed"]) for r in records}
+        missing = [c for c in configs if (c.method, c.lr, c.seed) not in done]
+        with (workdir / "runs.jsonl").open("a") as file:
+            run = functools.partial(
+                run_once,
+                cache=str(workdir / "compiled"),
+                inspect=inspect and stage == "final",
+            )
+            for record in _run_all(run, missing, workers):
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                records.append(record)
+                if progress is not None:
+                    progress(len(records), total, f"{stage}: {record['method']}")
+    return records
+
+
+def read_runs(workdir: str | Path) -> list[Record]:
+    """The records in a comparison's directory; a line that was cut off is left out."""
+    path = Path(workdir) / "runs.jsonl"
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def read_comparison(workdir: str | Path) -> Comparison:
+    """What the directory's comparison is.
+
+    Raises:
+      ValueError: there is none, or it is not readable.
+    """
+    values = read_record(Path(workdir) / "comparison.json")
+    if not values:
+        raise ValueError(f"workdir {workdir}: holds no comparison")
+    values["config"] = Config(**values["config"])
+    for name in ("methods", "lr_grid"):
+        values[name] = tuple(values[name])
+    return Comparison(**values)
+
+
+def _claim(workdir: Path, comparison: Comparison) -> None:
+    path = workdir / "comparison.json"
+    if path.exists():
+        if read_comparison(workdir) != comparison:
+            raise ValueError(f"workdir {workdir}: holds another comparison")
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dataclasses.asdict(comparison), indent=2) + "\n")
+    # The device is in the records: this process must not take it from its workers.
+    environment = {"versions": versions(), "started": now()}
+    (workdir / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+
+
+def _run_all(
+    run: Callable[[Config], Record], configs: Sequence[Config], workers: int
+) -> Iterator[Record]:
+    if workers == 1:
+        yield from map(run, configs)
+        return
+    # One thread each: two runs side by side are faster than one run on two threads.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        with concurrent.futures.ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn")
+        ) as pool:
+            jobs = [pool.submit(run, config) for config in configs]
+            for job in concurrent.futures.as_completed(jobs):
+                yield job.result()
+    finally:
+        os.environ["XLA_FLAGS"] = flags

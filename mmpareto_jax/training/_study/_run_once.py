@@ -1,0 +1,173 @@
+"""One run of a comparison, and what is written down of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._run._loop import fit
+from mmpareto_jax.training._run._step import Program, TrainState, make_program
+from mmpareto_jax.training._study._probe import probe_accuracy
+from mmpareto_jax.training._tasks._base import Task
+from mmpareto_jax.training._tasks._registry import make_task
+
+Record = dict[str, Any]
+COSINE_BINS = np.linspace(-1, 1, 41)
+RADII = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
+_SHARP_SEEDS, _DIRECTIONS = 3, 3
+
+
+@functools.lru_cache(maxsize=2)
+def _program(config: Config) -> tuple[Task, Program]:
+    task = make_task(config)
+    return task, make_program(config, task)
+
+
+def run_once(
+    config: Config, *, cache: str | None = None, inspect: bool = True
+) -> Record:
+    """One run: the best epoch on validation, scored on test.
+
+    Args:
+      config: of the run.
+      cache: a directory for compiled programs, which all processes share.
+      inspect: whether to probe the encoders and, for the first seeds, to measure the
+        loss around the end; half of a short run's time.
+    """
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # Runs that differ in these two share their program.
+    task, program = _program(dataclasses.replace(config, seed=0, lr=1.0))
+    main = task.measures[0].name
+    best: tuple[float, int, TrainState, dict[str, float]] | None = None
+    steps: list[dict[str, Any]] = []
+
+    def on_step(_: int, values: dict[str, Any]) -> None:
+        steps.append(values)
+
+    def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
+        nonlocal best
+        assert scores is not None  # nothing stops these runs
+        if best is None or scores[main] >= best[0]:
+            # A copy: the next step takes the state's memory.
+            best = (
+                scores[main],
+                int(state.step),
+                jax.tree.map(lambda x: x + 0, state),
+                scores,
+            )
+
+    start = time.perf_counter()
+    last = fit(
+        program,
+        config,
+        task,
+        program.restart(config.seed, config.lr),
+        on_step=on_step,
+        on_pause=on_pause,
+    )
+    seconds = time.perf_counter() - start
+    assert best is not None
+    _, step, state, validation = best
+    test = program.evaluate(state, task.arrays["test"])
+    record: Record = {
+        "method": config.method,
+        "lr": config.lr,
+        "seed": config.seed,
+        "step": step,
+        "seconds": round(seconds, 2),
+        "device": jax.devices()[0].device_kind,
+        "validation": {m.name: validation[m.name] for m in task.measures},
+        "test": {m.name: test[m.name] for m in task.measures},
+        "probe": _probe(program, state, task) if inspect else {},
+        "groups": _describe(program, jax.device_get(steps), config.steps_per_epoch),
+    }
+    if inspect and config.seed < _SHARP_SEEDS:
+        record["sharpness"] = _sharpness(program, last, task, config.seed)
+    return record
+
+
+def _probe(program: Program, state: TrainState, task: Task) -> dict[str, float]:
+    """Encoder -> the test accuracy of a linear classifier on its features."""
+    found = {k: program.features(state, x) for k, x in task.arrays.items()}
+    if not found["train"]:
+        return {}
+    labels = {k: np.asarray(x["label"]) for k, x in task.arrays.items()}
+    return {
+        name: probe_accuracy({k: x[name] for k, x in found.items()}, labels)
+        for name in found["train"]
+    }
+
+
+def _describe(
+    program: Program, steps: Sequence[dict[str, Any]], steps_per_epoch: int
+) -> dict[str, Any]:
+    """Group -> what its gradients did over the run."""
+    found = {}
+    for group, objectives in program.groups.groups.items():
+        if len(objectives) < 2:
+            continue
+
+        def series(key: str, group: str = group) -> np.ndarray:
+            return np.array([s.get(f"{group}/{key}", np.nan) for s in steps], float)
+
+        cosines = series("cosine")
+        epochs = [
+            slice(i, i + steps_per_epoch) for i in range(0, len(steps), steps_per_epoch)
+        ]
+        norms = {
+            k: [float(series(f"norm/{k}")[e].mean()) for e in epochs]
+            for k in objectives
+        }
+        magnitude = np.quantile(series("magnitude"), [0, 0.5, 0.9, 0.99, 1])
+        where, _ = program.groups.describe(group)
+        found[where] = {
+            "conflict": float(series("conflict").mean()),
+            "cosines": np.histogram(cosines, COSINE_BINS)[0].tolist(),
+            "magnitude": [float(x) for x in magnitude],
+            "mean_magnitude": float(series("magnitude").mean()),
+            "norms": norms,
+        }
+    return found
+
+
+def _sharpness(
+    program: Program, state: TrainState, task: Task, seed: int
+) -> list[float]:
+    """The main loss on the training split along random directions, by ``RADII``.
+
+    Directions are filter-normalised (Li et al., 2018): each filter's has its norm;
+    biases and normalisation stay.
+    """
+    rng = np.random.default_rng(seed)
+    main = [f"loss/{name}" for name in task.main]
+    losses = []
+    for _ in range(_DIRECTIONS):
+
+        def direction(x: jax.Array) -> jax.Array:
+            if x.ndim < 2:
+                return jnp.zeros_like(x)
+            own = np.asarray(x, np.float32)
+            d = rng.normal(size=x.shape).astype(np.float32)
+            axes = tuple(range(x.ndim - 1))
+            size = np.sqrt((d**2).sum(axes) / np.maximum((own**2).sum(axes), 1e-30))
+            return jnp.asarray(d / size, x.dtype)
+
+        way = jax.tree.map(direction, state.params)
+        for radius in RADII:
+            moved = jax.tree.map(lambda x, d, r=radius: x + r * d, state.params, way)
+            scores = program.evaluate(
+                state._replace(params=moved), task.arrays["train"]
+            )
+            losses.append(sum(scores[name] for name in main))
+    mean = np.mean(np.reshape(losses, (_DIRECTIONS, len(RADII))), axis=0)
+    return [float(x) for x in mean]

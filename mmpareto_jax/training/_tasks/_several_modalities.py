@@ -1,0 +1,158 @@
+"""The multimodal tasks: AV-digits, and data sets that were prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mmpareto_jax.data import Transform, augmentation, load_av_digits, middle_frames
+from mmpareto_jax.models import Outputs
+from mmpareto_jax.training._batch import Arrays
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._methods._registry import method_of
+from mmpareto_jax.training._tasks._architecture import make_classifier
+from mmpareto_jax.training._tasks._base import Task
+from mmpareto_jax.training._tasks._criteria import classification
+
+
+def multimodal_task(config: Config) -> Task:
+    """The task that `config` names."""
+    return _av_digits(config) if config.data is None else _prepared(config)
+
+
+def _classification(
+    config: Config,
+    arrays: Mapping[str, Arrays],
+    num_classes: int,
+    read: Callable[[str, jax.Array], jax.Array],
+    transform: Transform | None = None,
+) -> Task:
+    """A task of the arrays beside "label", one modality each.
+
+    `read` maps a modality's name and batch to what its encoder takes.
+    """
+    method = method_of(config)
+    modalities = [name for name in arrays["train"] if name != "label"]
+    shapes = {
+        name: jax.eval_shape(
+            lambda x, name=name: read(name, x), arrays["train"][name][:1]
+        ).shape[1:]
+        for name in modalities
+    }
+
+    def make_model(rngs: nnx.Rngs) -> nnx.Module:
+        fusion = method.fusion or config.fusion
+        return make_classifier(config, fusion, shapes, num_classes, rngs)
+
+    def outputs(model: Any, batch: Mapping[str, jax.Array]) -> Outputs:
+        inputs = {name: read(name, batch[name]) for name in modalities}
+        found: Outputs = model.outputs(inputs, detach_unimodal=method.probes)
+        return found
+
+    titles = {"joint": "multimodal"} | {name: name for name in modalities}
+    return Task(
+        make_model,
+        outputs,
+        arrays,
+        criteria={name: classification("label") for name in titles},
+        titles=titles,
+        main=("joint",),
+        transform=transform,
+    )
+
+
+# --- AV-digits
+
+
+def _av_digits(config: Config) -> Task:
+    def load(split: Any, seed: int) -> dict[str, np.ndarray]:
+        return load_av_digits(
+            split,
+            num_examples=config.num_train if split == "train" else None,
+            audio_snr_db=config.audio_snr_db,
+            visual_noise=config.visual_noise,
+            visual_occlusion=config.visual_occlusion,
+            seed=seed,
+        ).arrays
+
+    arrays = {}
+    for number, split in enumerate(("train", "validation", "test")):
+        found = load(split, 0)
+        if config.modalities == 3:
+            found["second"] = load(split, 1)["visual"]
+        rng = np.random.default_rng([1, number])
+        if split == "train":
+            found = _with_random_images(found, config.visual_label_noise, rng)
+        arrays[split] = _with_contradictions(found, config.contradiction, rng)
+    return _classification(config, arrays, 10, lambda _, x: x)
+
+
+def _with_random_images(
+    arrays: dict[str, np.ndarray], share: float, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """For a share of the examples, an image that has nothing to do with the label."""
+    size = len(arrays["label"])
+    rows = np.arange(size)
+    chosen = rng.random(size) < share
+    rows[chosen] = rng.integers(size, size=chosen.sum())
+    return arrays | {"visual": arrays["visual"][rows]}
+
+
+def _with_contradictions(
+    arrays: dict[str, np.ndarray], share: float, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """For a share, an image of another digit; the label is of the image in half."""
+    label = arrays["label"]
+    size = len(label)
+    rows = np.arange(size)
+    for row in np.flatnonzero(rng.random(size) < share):
+        rows[row] = rng.choice(np.flatnonzero(label != label[row]))
+    seen = label[rows]
+    right = np.where(rng.random(size) < 0.5, seen, label).astype(label.dtype)
+    return arrays | {"visual": arrays["visual"][rows], "label": right}
+
+
+# --- Data sets that were prepared
+
+# Array -> mean and standard deviation of its pixels in [0, 1]; other arrays are ready.
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_PIXELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "visual": _IMAGENET,
+    "rgb": _IMAGENET,
+    "front": _IMAGENET,
+    "rear": _IMAGENET,
+    "flow": ((0.5, 0.5), (0.25, 0.25)),
+    "gray": ((0.1307,), (0.3081,)),
+    "color": ((0.1307,) * 3, (0.3081,) * 3),
+}
+_CROPPED = {"crema-d": "visual", "kinetics-sounds": "visual"}
+
+
+def _prepared(config: Config) -> Task:
+    from mmpareto_jax.data.sources import open_prepared
+
+    assert config.data is not None
+    prepared = open_prepared(config.data)
+    arrays = {split: dict(found) for split, found in prepared.arrays.items()}
+    arrays["train"] = {k: x[: config.num_train] for k, x in arrays["train"].items()}
+
+    def read(name: str, x: jax.Array) -> jax.Array:
+        if x.ndim == 6:  # evaluation: nobody has drawn one of the candidates
+            x = middle_frames(x)
+        if name not in _PIXELS:
+            return x.astype(jnp.float32)
+        # Bytes travel to the device, and become numbers there.
+        mean, scale = (jnp.array(v) for v in _PIXELS[name])
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        return (x / 255.0 - mean.reshape(shape)) / scale.reshape(shape)
+
+    transform = None
+    if config.task in _CROPPED:
+        name = _CROPPED[config.task]
+        transform = augmentation({name: arrays["train"][name].shape[-2]})
+    return _classification(config, arrays, len(prepared.classes), read, transform)
