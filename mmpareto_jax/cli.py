@@ -14,7 +14,8 @@ import typing
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mmpareto_jax._cli import _commands, _completion
+from mmpareto_jax._cli import commands as _commands
+from mmpareto_jax._cli import completion as _completion
 from mmpareto_jax._version import __version__
 
 _USAGE_ERROR = 2

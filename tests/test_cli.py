@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from mmpareto_jax import __version__
-from mmpareto_jax._cli import _commands
+from mmpareto_jax._cli import commands
 from mmpareto_jax.cli import main
 from mmpareto_jax.data import sources
 from mmpareto_jax.training import _choices
@@ -112,5 +112,5 @@ def test_help_names_every_command(capsys):
 
 def test_prepare_offers_every_source():
     """The list stands twice, so that --help need not import the sources."""
-    assert _commands.PREPARED == sources.NAMES
+    assert commands.PREPARED == sources.NAMES
     assert set(sources.NAMES) < set(typing.get_args(_choices.TaskName))

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from mmpareto_jax._cli import _completion
+from mmpareto_jax._cli import completion as _completion
 from mmpareto_jax.cli import main
 
 BASH = """

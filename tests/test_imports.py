@@ -102,7 +102,7 @@ def test_no_module_needs_the_list_that_needs_it(found, package):
 @pytest.mark.parametrize(
     "module",
     [
-        "mmpareto_jax.training._study._run_once",  # a worker's
+        "mmpareto_jax.training._study.run_once",  # a worker's
         "mmpareto_jax.training.baselines",
         "mmpareto_jax.weightings",
         "mmpareto_jax.problems",

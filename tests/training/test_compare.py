@@ -21,7 +21,7 @@ from mmpareto_jax.training import (
     read_runs,
     summarize,
 )
-from mmpareto_jax.training._study import _compare
+from mmpareto_jax.training._study import compare as _compare
 
 CONFIG = Config(train_examples=64, batch_size=16, steps=4)
 PLAN = Comparison(

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmpareto_jax.training._tasks._criteria import classification
-from mmpareto_jax.training._tasks._dense_criteria import depth, normals, segmentation
+from mmpareto_jax.training._tasks.criteria import classification
+from mmpareto_jax.training._tasks.dense_criteria import depth, normals, segmentation
 
 CLASSES = 4
 

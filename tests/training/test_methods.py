@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from mmpareto_jax.training import Config
-from mmpareto_jax.training._run._loop import fit
-from mmpareto_jax.training._run._step import make_program
-from mmpareto_jax.training._tasks._registry import make_task
+from mmpareto_jax.training._run.loop import fit
+from mmpareto_jax.training._run.step import make_program
+from mmpareto_jax.training._tasks.registry import make_task
 
 SMALL = {"train_examples": 48, "batch_size": 16, "epochs": 3, "lr": 0.02, "width": 8}
 

@@ -13,9 +13,9 @@ from written import mnist, nyuv2
 from mmpareto_jax.cli import main
 from mmpareto_jax.data import load_multi_digits, train_batches
 from mmpareto_jax.training import Config, train, write_report
-from mmpareto_jax.training._run._step import make_program
-from mmpareto_jax.training._study._run_once import run_once
-from mmpareto_jax.training._tasks._registry import make_task
+from mmpareto_jax.training._run.step import make_program
+from mmpareto_jax.training._study.run_once import run_once
+from mmpareto_jax.training._tasks.registry import make_task
 
 SMALL = {"width": 8, "train_examples": 32, "batch_size": 8, "steps": 2}
 FLAGS = ["--width", "8", "--train-examples", "32", "--batch-size", "8", "--steps", "2"]
@@ -250,7 +250,7 @@ def test_mistakes(changes, match):
 
 def test_predictions_of_a_large_image_are_made_in_small_batches():
     arrays = {"image": jnp.zeros((2, 128, 64, 3))}
-    from mmpareto_jax.training._tasks import _several_tasks
+    from mmpareto_jax.training._tasks import several_tasks as _several_tasks
 
     config = Config(task="scenes", **SMALL)
     splits = dict.fromkeys(("train", "validation", "test"), arrays)

@@ -13,8 +13,8 @@ import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training import Config
 from mmpareto_jax.training._choices import MethodName
-from mmpareto_jax.training._run._step import make_program
-from mmpareto_jax.training._tasks._registry import make_task
+from mmpareto_jax.training._run.step import make_program
+from mmpareto_jax.training._tasks.registry import make_task
 
 CONFIG = Config(train_examples=64, batch_size=16, steps=3, schedule="constant")
 

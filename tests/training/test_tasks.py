@@ -11,8 +11,8 @@ from mmpareto_jax.cli import main
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.models import ResNet18
 from mmpareto_jax.training import Config
-from mmpareto_jax.training._run._step import make_program
-from mmpareto_jax.training._tasks._registry import make_task
+from mmpareto_jax.training._run.step import make_program
+from mmpareto_jax.training._tasks.registry import make_task
 
 SMALL = ["--encoder", "cnn", "--width", "8", "--batch-size", "4", "--steps", "2"]
 

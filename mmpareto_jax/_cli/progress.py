@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
     from mmpareto_jax.training import Config
-    from mmpareto_jax.training._run._loop import Progress
+    from mmpareto_jax.training._run.loop import Progress
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mmpareto_jax.training._study._sweep import SweepRow
+from mmpareto_jax.training._study.sweep import SweepRow
 
 
 def draw_sweep(rows: Sequence[SweepRow], path: str | Path) -> Path:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax.training._tasks._criteria import Criterion, Sums
+from mmpareto_jax.training._tasks.criteria import Criterion, Sums
 
 # The angles' histogram: its bins are finer than what anybody reports of the median.
 _BINS, _MAX_DEGREES = 1800, 180.0

@@ -17,8 +17,8 @@ import numpy as np
 
 from mmpareto_jax.training._choices import spelled
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._run._workdir import now, read_record, versions
-from mmpareto_jax.training._study._run_once import Record, run_once
+from mmpareto_jax.training._run.workdir import now, read_record, versions
+from mmpareto_jax.training._study.run_once import Record, run_once
 
 # Seeds of the tuning runs start here, so that none is also a final run.
 _FIRST_TUNING_SEED = 10_000

@@ -9,7 +9,7 @@ import datetime
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from mmpareto_jax._cli import _progress
+from mmpareto_jax._cli import progress as _progress
 
 if TYPE_CHECKING:
     from mmpareto_jax.training import Config, Result
@@ -55,7 +55,7 @@ def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Con
     if resume:
         if workdir is None:
             raise ValueError("--resume needs the --workdir of the run to continue")
-        from mmpareto_jax.training._run._workdir import read_config
+        from mmpareto_jax.training._run.workdir import read_config
 
         values = read_config(workdir).to_dict()
     path = arguments.pop("config")

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from mmpareto_jax.training._study._compare import Comparison
-from mmpareto_jax.training._study._run_once import Record
-from mmpareto_jax.training._tasks._criteria import Measure
+from mmpareto_jax.training._study.compare import Comparison
+from mmpareto_jax.training._study.run_once import Record
+from mmpareto_jax.training._tasks.criteria import Measure
 
 CONTROL = "uniform-gamma"
 SINGLE = "single-task"

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._report import _html
-from mmpareto_jax.training._report._run_figures import run_figures
-from mmpareto_jax.training._run._metrics import read_metrics
-from mmpareto_jax.training._run._workdir import read_record
-from mmpareto_jax.training._tasks._criteria import Measure
+from mmpareto_jax.training._report import html
+from mmpareto_jax.training._report.run_figures import run_figures
+from mmpareto_jax.training._run.metrics import read_metrics
+from mmpareto_jax.training._run.workdir import read_record
+from mmpareto_jax.training._tasks.criteria import Measure
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
 _CAPTIONS = {
@@ -105,9 +105,9 @@ def run_section(run: RunFiles) -> Iterator[str]:
     """The HTML of a run."""
     config = run.config
     yield (
-        f"<p>{_html.escape(config.get('method'))} on {_html.escape(config.get('task'))}"
-        f", learning rate {_html.escape(config.get('lr'))}, "
-        f"seed {_html.escape(config.get('seed'))}</p>"
+        f"<p>{html.escape(config.get('method'))} on {html.escape(config.get('task'))}"
+        f", learning rate {html.escape(config.get('lr'))}, "
+        f"seed {html.escape(config.get('seed'))}</p>"
     )
     yield from _scores(run)
     conflicts = [
@@ -115,12 +115,10 @@ def run_section(run: RunFiles) -> Iterator[str]:
         for where, objectives, share in run.result.get("conflicts", {}).values()
     ]
     if conflicts:
-        yield _html.table(
-            ("parameters (objectives)", "conflicting steps, %"), conflicts
-        )
+        yield html.table(("parameters (objectives)", "conflicting steps, %"), conflicts)
     if any(r["split"] == "train" for r in run.metrics):
         drawings = run_figures(run.metrics)
-        yield _html.figures((d, _CAPTIONS[name]) for name, d in drawings.items())
+        yield html.figures((d, _CAPTIONS[name]) for name, d in drawings.items())
     else:
         yield '<p class="note">No step is recorded yet.</p>'
     yield options(config)
@@ -142,11 +140,11 @@ def _scores(run: RunFiles) -> Iterator[str]:
     if not scores:
         return
     lines = [(titled(m), *(shown(m, s) for s in scores.values())) for m in run.measures]
-    yield _html.table(("", *scores), lines)
+    yield html.table(("", *scores), lines)
     step = run.result.get("step") or run.best["step"]
     which = run.result.get("checkpoint", "best")
     note = "the best on validation" if which == "best" else "the latest"
-    yield f'<p class="note">Scores of step {_html.escape(step)}, {note}.</p>'
+    yield f'<p class="note">Scores of step {html.escape(step)}, {note}.</p>'
 
 
 def titled(measure: Measure) -> str:
@@ -167,10 +165,10 @@ def options(config: Mapping[str, Any]) -> str:
     changed = [f"{k} = {x}" for k, x in config.items() if x != DEFAULTS.get(k)]
     lines = [(k, x, DEFAULTS.get(k, "")) for k, x in config.items()]
     others = ", ".join(changed) or "nothing"
-    return _html.details(
+    return html.details(
         "Configuration",
-        f"<p>Not by default: {_html.escape(others)}</p>",
-        _html.table(("option", "value", "default"), lines, plain=True),
+        f"<p>Not by default: {html.escape(others)}</p>",
+        html.table(("option", "value", "default"), lines, plain=True),
     )
 
 
@@ -180,4 +178,4 @@ def environment(record: Mapping[str, Any]) -> str:
         *((k, x) for k, x in record.items() if k != "versions"),
         *dict(record.get("versions", {})).items(),
     ]
-    return _html.details("Environment", _html.table((), lines, plain=True))
+    return html.details("Environment", html.table((), lines, plain=True))

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._run._loop import fit
-from mmpareto_jax.training._run._step import Program, TrainState, make_program
-from mmpareto_jax.training._study._probe import probe_accuracy
-from mmpareto_jax.training._tasks._base import Task
-from mmpareto_jax.training._tasks._registry import make_task
+from mmpareto_jax.training._run.loop import fit
+from mmpareto_jax.training._run.step import Program, TrainState, make_program
+from mmpareto_jax.training._study.probe import probe_accuracy
+from mmpareto_jax.training._tasks.base import Task
+from mmpareto_jax.training._tasks.registry import make_task
 
 Record = dict[str, Any]
 COSINE_BINS = np.linspace(-1, 1, 41)

@@ -13,7 +13,7 @@ from flax import nnx
 from mmpareto_jax.data import Transform
 from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Arrays, Batch
-from mmpareto_jax.training._tasks._criteria import Criterion, Measure
+from mmpareto_jax.training._tasks.criteria import Criterion, Measure
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
-from mmpareto_jax.training._run._metrics import read_metrics
-from mmpareto_jax.training._tasks._criteria import Measure
+from mmpareto_jax.training._run.metrics import read_metrics
+from mmpareto_jax.training._tasks.criteria import Measure
 
 # Okabe & Ito's colours, which stay apart for colour-blind readers.
 _COLOURS = (

@@ -12,8 +12,8 @@ from flax import nnx
 import mmpareto_jax as mmp
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._methods._base import Method
-from mmpareto_jax.training._tasks._base import Task
+from mmpareto_jax.training._methods.base import Method
+from mmpareto_jax.training._tasks.base import Task
 
 
 class Seen(NamedTuple):

@@ -20,11 +20,11 @@ from mmpareto_jax.data import (
 from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Arrays, Batch
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._methods._registry import method_of
-from mmpareto_jax.training._tasks._architecture import make_multitask_model
-from mmpareto_jax.training._tasks._base import Task
-from mmpareto_jax.training._tasks._criteria import Criterion, classification
-from mmpareto_jax.training._tasks._dense_criteria import depth, normals, segmentation
+from mmpareto_jax.training._methods.registry import method_of
+from mmpareto_jax.training._tasks.architecture import make_multitask_model
+from mmpareto_jax.training._tasks.base import Task
+from mmpareto_jax.training._tasks.criteria import Criterion, classification
+from mmpareto_jax.training._tasks.dense_criteria import depth, normals, segmentation
 
 _SPLITS: tuple[Any, ...] = ("train", "validation", "test")
 # Images of this size and above go one training batch at a time in evaluation, too.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mmpareto_jax import ObjectiveGroups
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._run._checkpoint import Which
-from mmpareto_jax.training._run._step import TrainState
-from mmpareto_jax.training._tasks._criteria import Measure
+from mmpareto_jax.training._run.checkpoint import Which
+from mmpareto_jax.training._run.step import TrainState
+from mmpareto_jax.training._tasks.criteria import Measure
 
 
 @dataclasses.dataclass(frozen=True)

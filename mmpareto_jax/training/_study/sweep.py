@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._study._compare import Comparison, compare
-from mmpareto_jax.training._study._summary import CONTROL, Difference, summarize
-from mmpareto_jax.training._tasks._registry import make_task
+from mmpareto_jax.training._study.compare import Comparison, compare
+from mmpareto_jax.training._study.summary import CONTROL, Difference, summarize
+from mmpareto_jax.training._tasks.registry import make_task
 
 # What each setting changes, one thing at a time.
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mmpareto_jax.training._choices import MULTI_TASK
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._tasks._base import Task
-from mmpareto_jax.training._tasks._several_modalities import multimodal_task
-from mmpareto_jax.training._tasks._several_tasks import multi_task
+from mmpareto_jax.training._tasks.base import Task
+from mmpareto_jax.training._tasks.several_modalities import multimodal_task
+from mmpareto_jax.training._tasks.several_tasks import multi_task
 
 
 def make_task(config: Config) -> Task:

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmpareto_jax.training._report import _html
-from mmpareto_jax.training._report._comparison_figures import comparison_figures
-from mmpareto_jax.training._report._run_figures import overlay
-from mmpareto_jax.training._report._run_section import (
+from mmpareto_jax.training._report import html
+from mmpareto_jax.training._report.comparison_figures import comparison_figures
+from mmpareto_jax.training._report.run_figures import overlay
+from mmpareto_jax.training._report.run_section import (
     DEFAULTS,
     RunFiles,
     environment,
@@ -19,11 +19,11 @@ from mmpareto_jax.training._report._run_section import (
     shown,
     titled,
 )
-from mmpareto_jax.training._run._workdir import read_record
-from mmpareto_jax.training._study._compare import read_comparison, read_runs
-from mmpareto_jax.training._study._summary import summarize, table_cells
-from mmpareto_jax.training._tasks._criteria import Measure
-from mmpareto_jax.training._tasks._registry import make_task
+from mmpareto_jax.training._run.workdir import read_record
+from mmpareto_jax.training._study.compare import read_comparison, read_runs
+from mmpareto_jax.training._study.summary import summarize, table_cells
+from mmpareto_jax.training._tasks.criteria import Measure
+from mmpareto_jax.training._tasks.registry import make_task
 
 _CAPTIONS = {
     "scores": "Test scores of every run (dots), mean and standard deviation.",
@@ -79,7 +79,7 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
             ) from None
         sections.append((f"{kind} {name}", content))
     title = sections[0][0] if len(sections) == 1 else f"{len(sections)} results"
-    text = _html.page(f"{title} – mmpareto", _body(sections, runs))
+    text = html.page(f"{title} – mmpareto", _body(sections, runs))
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -103,19 +103,19 @@ def _body(
 ) -> Iterator[str]:
     if len(sections) == 1:
         ((title, content),) = sections
-        yield f"<h1>{_html.escape(title)}</h1>"
+        yield f"<h1>{html.escape(title)}</h1>"
         yield from content
         return
     yield f"<h1>{len(sections)} results</h1>"
     links = (
-        f'<a href="#part-{i}">{_html.escape(title)}</a>'
+        f'<a href="#part-{i}">{html.escape(title)}</a>'
         for i, (title, _) in enumerate(sections)
     )
     yield f"<p>{' · '.join(links)}</p>"
     if len(runs) > 1:
         yield from _overview(runs)
     for i, (title, content) in enumerate(sections):
-        yield f'<h2 id="part-{i}">{_html.escape(title)}</h2>'
+        yield f'<h2 id="part-{i}">{html.escape(title)}</h2>'
         yield from content
 
 
@@ -136,7 +136,7 @@ def _overview(runs: Sequence[RunFiles]) -> Iterator[str]:
             validation, test = (run.scores.get(k, {}) for k in ("validation", "test"))
             cells += [shown(main, validation), *(shown(m, test) for m in measures)]
             lines.append(cells)
-        yield _html.table(head, lines)
+        yield html.table(head, lines)
         curves = {
             f"{run.config.get('method')}: {run.name}": run.metrics
             for run in runs
@@ -144,7 +144,7 @@ def _overview(runs: Sequence[RunFiles]) -> Iterator[str]:
         }
         if len(curves) > 1:
             caption = f"{main.title} on validation, by step."
-            yield _html.figures([(overlay(curves, main), caption)])
+            yield html.figures([(overlay(curves, main), caption)])
     options = {
         k: [run.config.get(k, default) for run in runs]
         for k, default in DEFAULTS.items()
@@ -152,7 +152,7 @@ def _overview(runs: Sequence[RunFiles]) -> Iterator[str]:
     differ = [(k, *xs) for k, xs in options.items() if any(x != xs[0] for x in xs)]
     if differ:
         yield "<h3>Options that differ</h3>"
-        yield _html.table(("option", *(run.name for run in runs)), differ)
+        yield html.table(("option", *(run.name for run in runs)), differ)
 
 
 def _comparison(workdir: Path) -> Iterator[str]:
@@ -168,7 +168,7 @@ def _comparison(workdir: Path) -> Iterator[str]:
         )
     yield (
         f"<p>{len(comparison.methods)} methods on "
-        f"{_html.escape(comparison.config.task)}, {comparison.seeds} seeds each. "
+        f"{html.escape(comparison.config.task)}, {comparison.seeds} seeds each. "
         f"Learning rate: {grid}{how}.</p>"
     )
     missing = [m for m in comparison.methods if m not in {r.method for r in rows}]
@@ -176,13 +176,13 @@ def _comparison(workdir: Path) -> Iterator[str]:
         whole = len(comparison.tuning()) + len(comparison.methods) * comparison.seeds
         yield (
             f'<p class="note">Not complete: {len(records)} of {whole} runs are there. '
-            f"Without a row yet: {_html.escape(', '.join(missing))}.</p>"
+            f"Without a row yet: {html.escape(', '.join(missing))}.</p>"
         )
     if rows:
         times = read_record(workdir / "step_times.json")
         there = all(row.method in times for row in rows)
         head, *lines = table_cells(rows, measures, times if there else None)
-        yield _html.table(head, lines)
+        yield html.table(head, lines)
         yield (
             '<p class="note">On test, of the epoch that is best on validation: mean ± '
             "standard deviation over seeds, shares in %. Columns with “−”: paired "
@@ -190,7 +190,7 @@ def _comparison(workdir: Path) -> Iterator[str]:
             "are not corrected for their number.</p>"
         )
         drawings = comparison_figures(rows, records, measures)
-        yield _html.figures((d, _CAPTIONS[k]) for k, d in drawings.items() if d.axes)
+        yield html.figures((d, _CAPTIONS[k]) for k, d in drawings.items() if d.axes)
     varied = ("method", "lr", "seed")
     config = comparison.config.to_dict().items()
     yield options({k: x for k, x in config if k not in varied})

@@ -14,10 +14,10 @@ from mmpareto_jax.data import Transform, augmentation, load_av_digits, middle_fr
 from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Arrays
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._methods._registry import method_of
-from mmpareto_jax.training._tasks._architecture import make_classifier
-from mmpareto_jax.training._tasks._base import Task
-from mmpareto_jax.training._tasks._criteria import classification
+from mmpareto_jax.training._methods.registry import method_of
+from mmpareto_jax.training._tasks.architecture import make_classifier
+from mmpareto_jax.training._tasks.base import Task
+from mmpareto_jax.training._tasks.criteria import classification
 
 
 def multimodal_task(config: Config) -> Task:

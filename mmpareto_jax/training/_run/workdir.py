@@ -16,7 +16,7 @@ from mmpareto_jax._version import __version__
 from mmpareto_jax.training._config import Config
 
 if TYPE_CHECKING:  # a resumed run's mistakes need not wait for flax
-    from mmpareto_jax.training._run._result import Result
+    from mmpareto_jax.training._run.result import Result
 
 
 def claim(workdir: Path, config: Config, resume: bool) -> None:

@@ -15,11 +15,11 @@ import mmpareto_jax as mmp
 from mmpareto_jax.data import eval_batches
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._methods._base import Epoch
-from mmpareto_jax.training._methods._registry import method_of
-from mmpareto_jax.training._run._gradients import gradients
-from mmpareto_jax.training._run._optimizer import optimizer
-from mmpareto_jax.training._tasks._base import Task
+from mmpareto_jax.training._methods.base import Epoch
+from mmpareto_jax.training._methods.registry import method_of
+from mmpareto_jax.training._run.gradients import gradients
+from mmpareto_jax.training._run.optimizer import optimizer
+from mmpareto_jax.training._tasks.base import Task
 
 
 class TrainState(NamedTuple):

@@ -11,8 +11,8 @@ import jax
 
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._run._step import Program, make_program
-from mmpareto_jax.training._tasks._registry import make_task
+from mmpareto_jax.training._run.step import Program, make_program
+from mmpareto_jax.training._tasks.registry import make_task
 
 
 def step_times(configs: Sequence[Config], *, repeats: int = 40) -> dict[str, float]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmpareto_jax.training._report._run_figures import outer_legend, plain_log
-from mmpareto_jax.training._study._run_once import COSINE_BINS, RADII, Record
-from mmpareto_jax.training._study._summary import Row
-from mmpareto_jax.training._tasks._criteria import Measure
+from mmpareto_jax.training._report.run_figures import outer_legend, plain_log
+from mmpareto_jax.training._study.run_once import COSINE_BINS, RADII, Record
+from mmpareto_jax.training._study.summary import Row
+from mmpareto_jax.training._tasks.criteria import Measure
 
 # Style of a line -> how it is written.
 _STYLES = {"-": "–––", "--": "– –", ":": "· · ·", "-.": "– ·"}

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 import mmpareto_jax as mmp
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._methods import _imbalance as imbalance
-from mmpareto_jax.training._methods._base import Groups, Method, Transformation
+from mmpareto_jax.training._methods import imbalance
+from mmpareto_jax.training._methods.base import Groups, Method, Transformation
 
 Rule: TypeAlias = "mmp.Weighting | mmp.LossWeighting | mmp.Aggregator"
 

@@ -14,13 +14,13 @@ import jax
 
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._run._checkpoint import Checkpoints, Which
-from mmpareto_jax.training._run._metrics import Metrics, read_metrics
-from mmpareto_jax.training._run._result import Result
-from mmpareto_jax.training._run._step import Program, TrainState, make_program
-from mmpareto_jax.training._run._workdir import claim, read_config, write_result
-from mmpareto_jax.training._tasks._base import Task
-from mmpareto_jax.training._tasks._registry import make_task
+from mmpareto_jax.training._run.checkpoint import Checkpoints, Which
+from mmpareto_jax.training._run.metrics import Metrics, read_metrics
+from mmpareto_jax.training._run.result import Result
+from mmpareto_jax.training._run.step import Program, TrainState, make_program
+from mmpareto_jax.training._run.workdir import claim, read_config, write_result
+from mmpareto_jax.training._tasks.base import Task
+from mmpareto_jax.training._tasks.registry import make_task
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 

@@ -15,19 +15,19 @@ import mmpareto_jax as mmp
 from mmpareto_jax.models import Control, Outputs
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._methods._base import (
+from mmpareto_jax.training._methods._baselines import blending as _blending
+from mmpareto_jax.training._methods._baselines import (
+    gradient_modulation as _gradient_modulation,
+)
+from mmpareto_jax.training._methods._baselines import greedy as _greedy
+from mmpareto_jax.training._methods._baselines import prototypes as _prototypes
+from mmpareto_jax.training._methods._baselines import relearning as _relearning
+from mmpareto_jax.training._methods.base import (
     Epoch,
     Groups,
     Losses,
     Method,
     Transformation,
-)
-from mmpareto_jax.training._methods._baselines import (
-    _blending,
-    _gradient_modulation,
-    _greedy,
-    _prototypes,
-    _relearning,
 )
 
 # --- Modulation of the joint loss's gradient, after its combination
