@@ -43,8 +43,13 @@ KINDS = (
 )
 # Kinds first: the parameters of `rule` are told apart by their places.
 RULES = (*KINDS, *(name for name in FACTORIES if name not in KINDS))
-# Of these every rule is a case, and some programs are large: daily, one of each kind.
-EACH = [x if x in KINDS else pytest.param(x, marks=pytest.mark.slow) for x in RULES]
+
+
+def each(names):
+    """Cases; daily, one of each kind."""
+    marks = pytest.mark.slow
+    return [x if x in KINDS else pytest.param(x, marks=marks) for x in names]
+
 
 OBJECTIVES = ("x", "y", "z")
 GROUPS = mmp.ObjectiveGroups.from_prefixes(
@@ -57,7 +62,7 @@ PARAMS = {
 }
 
 
-@pytest.fixture(scope="module", params=EACH)
+@pytest.fixture(scope="module", params=each(RULES))
 def rule(request):
     """Of module scope, so that one worker runs all tests of a rule in a row."""
     yield request.param
@@ -376,7 +381,7 @@ def traced(name, **numbers):
     return tx._replace(update=jax.jit(tx.update))
 
 
-@pytest.mark.parametrize("name", [x for x in FACTORIES if floats(x)])
+@pytest.mark.parametrize("name", each(x for x in FACTORIES if floats(x)))
 def test_traced_hyperparameters_equal_constants(name):
     tx, constant = traced(name, **floats(name)), compiled(name)
     state, other = tx.init(PARAMS), constant.init(PARAMS)
