@@ -10,7 +10,7 @@ import mmpareto_jax as mmp
 from mmpareto_jax._min_norm import min_norm
 from mmpareto_jax.weightings._linalg import psd_solve
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_compiled")]
 
 WITH = """config dualproj fairgrad imtl_g mgda mmpareto nash_mtl upgrad
     db_mtl famo geometric_mean gradvac metabalance modo pcgrad sdmgrad uniform"""

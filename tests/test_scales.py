@@ -76,6 +76,7 @@ def ratios(num):
         yield exponents[::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num"),
     [*((name, 4) for name in GRAMIAN_RULES), *((name, 2) for name in CLOSED_FORMS)],

@@ -141,6 +141,7 @@ def combined(rule, grads, losses, state):
     return weights @ grads, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [2, 8, 40])
 @pytest.mark.parametrize("name", BOUNDED)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
