@@ -17,6 +17,15 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module")
+def quickly_compiled():
+    """For tests of what small programs do, and not of how fast or to which digit."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
     """What a module compiled goes with it: all of them together are gigabytes."""

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 import mmpareto_jax as mmp
 from mmpareto_jax._gradients.groups import named_leaves
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("x64")]
 
 N = 4
 

@@ -14,6 +14,8 @@ import mmpareto_jax as mmp
 from mmpareto_jax import training
 from mmpareto_jax.cli import main
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--train-examples", "32", "--batch-size", "16", "--width", "4")
 
 

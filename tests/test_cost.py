@@ -10,6 +10,8 @@ from jax import lax
 
 import mmpareto_jax as mmp
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1.70  # of the step on the sum; in theory 5/3
 # XLA counts the body of a loop once, but the optimizer's arithmetic on all layers: the
 # batch is large enough that the latter does not matter.

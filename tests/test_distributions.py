@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 
 from mmpareto_jax._version import __version__
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parent.parent
 NAME = f"mmpareto_jax-{__version__}"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

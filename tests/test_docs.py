@@ -85,6 +85,7 @@ def site(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_site_has_all_pages(site):
     for notebook in SITE.glob("*.ipynb"):
         assert (site / f"{notebook.stem}.html").exists()
@@ -93,6 +94,7 @@ def test_the_site_has_all_pages(site):
     assert "_images/av_digits_cosine.png" in home
 
 
+@pytest.mark.slow
 def test_formulas_and_names_are_rendered(site):
     """No markup of the docstrings is left over as text."""
     pages = list((site / "docs" / "reference").glob("*.html"))
@@ -105,6 +107,7 @@ def test_formulas_and_names_are_rendered(site):
     assert "<math" in (site / "docs" / "reference" / "core.html").read_text()
 
 
+@pytest.mark.slow
 def test_no_page_fetches_a_script_or_a_font(site):
     for page in site.rglob("*.html"):
         loaded = re.findall(

@@ -13,6 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 import mmpareto_jax as mmp
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_compiled")]
+
 RULES = {
     "mmpareto": mmp.mmpareto,
     "official": functools.partial(mmp.mmpareto, variant="official"),
@@ -47,6 +49,10 @@ def zeros(grads):
     return jax.tree.map(lambda x: jnp.zeros(x.shape[1:]), grads)
 
 
+def on_one_device(tx, grads):
+    return jax.jit(tx.update)(grads, tx.init(zeros(grads)))
+
+
 @pytest.mark.parametrize(("rule", "num", "scale"), CASES)
 def test_sharded_gradients_are_combined_as_whole_ones(rule, num, scale):
     """The kernel in eight parts, the bias on every device: it is counted once."""
@@ -65,8 +71,7 @@ def test_sharded_gradients_are_combined_as_whole_ones(rule, num, scale):
         updates, state = tx.update(grads, tx.init(zeros(grads)))
         return updates, mmp.diagnostics(state)["all"]
 
-    whole = RULES[rule](num)
-    expected, state = whole.update(grads, whole.init(zeros(grads)))
+    expected, state = on_one_device(RULES[rule](num), grads)
     updates, found = update(grads)
     if rule == "official":
         # Its tensors are rescaled by themselves: by all of their parts.
@@ -91,15 +96,13 @@ def test_psum_scattered_gradients():
         part = lax.psum_scatter(shard[0], "data", scatter_dimension=1, tiled=True)
         return tx.update(part / 8, tx.init(jnp.zeros(2)))[0]
 
-    whole = mmp.mmpareto(2)
-    expected, _ = whole.update(shards.mean(0), whole.init(jnp.zeros(16)))
+    expected, _ = on_one_device(mmp.mmpareto(2), shards.mean(0))
     np.testing.assert_allclose(update(shards), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_two_axes_and_untracked_types():
     grads = gradients(2)["kernel"]
-    whole = mmp.mmpareto(2)
-    expected, _ = whole.update(grads, whole.init(jnp.zeros((16, 3))))
+    expected, _ = on_one_device(mmp.mmpareto(2), grads)
     for check_vma in (True, False):
         tx = mmp.mmpareto(2, axis_name=("data", "model"))
 
@@ -162,6 +165,7 @@ def test_a_model_on_every_device_whose_bias_is_shared():
     grads = gradients(2)
     tx = mmp.mmpareto(2, axis_name=())
 
+    @jax.jit
     def one(grads):
         return tx.update(grads, tx.init(zeros(grads)))[0]
 

@@ -50,6 +50,7 @@ def test_there_are_notebooks():
     assert set(FIGURES) <= {path.stem for path in NOTEBOOKS}
 
 
+@pytest.mark.slow
 @each_notebook
 def test_runs(path, tmp_path, monkeypatch):
     """In an empty directory, without an error or a word on stderr."""

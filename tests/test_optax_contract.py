@@ -21,6 +21,8 @@ from jax.sharding import PartitionSpec as P
 
 import mmpareto_jax as mmp
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 FACTORIES = {
     name: factory
     for name, factory in vars(mmp.weightings).items()
@@ -32,9 +34,22 @@ ARGUMENTS = {
     "mmpareto": {"gamma": lambda step: 1 + step / 4},
     "nash_mtl": {"update_every": 2},
 }
-RULES = ("paper", "official", *FACTORIES)
-# One of each kind, for what a wrapper alone decides.
-KINDS = ("paper", "official", "gradnorm", "db_mtl", "graddrop", "uncertainty")
+# One of each way through the code that all rules share, for what a rule has no say in:
+# of a Gramian in one scale, with a state, with losses; of the losses themselves; of the
+# gradients themselves, without and with a state, of random numbers and of losses.
+KINDS = (
+    *("paper", "official", "krum", "gradvac", "gradnorm"),
+    *("uncertainty", "trimmed_mean", "graddrop", "db_mtl"),
+)
+# Kinds first: the parameters of `rule` are told apart by their places.
+RULES = (*KINDS, *(name for name in FACTORIES if name not in KINDS))
+
+
+def each(names):
+    """Cases; daily, one of each kind."""
+    marks = pytest.mark.slow
+    return [x if x in KINDS else pytest.param(x, marks=marks) for x in names]
+
 
 OBJECTIVES = ("x", "y", "z")
 GROUPS = mmp.ObjectiveGroups.from_prefixes(
@@ -47,13 +62,16 @@ PARAMS = {
 }
 
 
-@pytest.fixture(scope="module", params=RULES)
+@pytest.fixture(scope="module", params=each(RULES))
 def rule(request):
     """Of module scope, so that one worker runs all tests of a rule in a row."""
     yield request.param
     for cached in (compiled, scanned_on_one_device, traced):
         cached.cache_clear()
     jax.clear_caches()
+
+
+of_each_kind = pytest.mark.parametrize("rule", KINDS, indirect=True)
 
 
 def weighting(name):
@@ -189,6 +207,7 @@ def test_each_leaf_keeps_its_type(rule, x64):
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
 
 
+@of_each_kind
 @pytest.mark.parametrize("dtype", ["int32", "complex64", "bool"])
 @pytest.mark.parametrize("leaf", ["trunk/bias", "head", "idle"])
 def test_gradients_that_are_not_real_and_floating(rule, leaf, dtype):
@@ -222,14 +241,13 @@ def test_init_on_shapes(rule):
 
 def test_tree_get_and_set(rule):
     """By the names of the diagnostics, and no name of ours is Adam's."""
-    tx = compiled(rule)
-    chain = optax.chain(tx, optax.adam(0.1))
-    _, state = update(chain, chain.init(PARAMS))
+    tx, adam = compiled(rule), optax.adam(0.1)
+    state = (update(tx, tx.init(PARAMS))[1], adam.init(PARAMS))
     for name, value in mmp.diagnostics(state)["trunk"].items():
         equal(optax.tree.get(state, name), value)
         doubled = optax.tree.set(state, **{name: value * 2})
         equal(mmp.diagnostics(doubled)["trunk"][name], value * 2)
-    assert optax.tree.get(state, "count") == 1
+    assert optax.tree.get(state, "count") == 0
     for name in ("mu", "nu"):
         chex.assert_trees_all_equal_structs(optax.tree.get(state, name), PARAMS)
 
@@ -363,7 +381,7 @@ def traced(name, **numbers):
     return tx._replace(update=jax.jit(tx.update))
 
 
-@pytest.mark.parametrize("name", [x for x in FACTORIES if floats(x)])
+@pytest.mark.parametrize("name", each(x for x in FACTORIES if floats(x)))
 def test_traced_hyperparameters_equal_constants(name):
     tx, constant = traced(name, **floats(name)), compiled(name)
     state, other = tx.init(PARAMS), constant.init(PARAMS)
@@ -434,6 +452,7 @@ AFTER = {
 }
 
 
+@of_each_kind
 @pytest.mark.parametrize("after", AFTER)
 @pytest.mark.parametrize("named", [False, True], ids=["chain", "named_chain"])
 def test_in_a_chain_each_does_its_own(rule, after, named):
@@ -449,6 +468,7 @@ def test_in_a_chain_each_does_its_own(rule, after, named):
     equal(state["rule"] if named else state[0], own)
 
 
+@of_each_kind
 def test_within_a_partition_among_holes(rule):
     """Other labels' leaves are `MaskedNode` there, and what is no array is `None`."""
     parts = {
@@ -466,6 +486,7 @@ def test_within_a_partition_among_holes(rule):
     equal(found["idle"], jnp.zeros(2))
 
 
+@of_each_kind
 @pytest.mark.parametrize(
     "params",
     [{}, None, {"trunk": None}, {"trunk": optax.MaskedNode()}],
@@ -478,11 +499,11 @@ def test_no_parameters(rule, params):
     assert state.diagnostics == {}
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_multi_steps_after_it(name):
+@of_each_kind
+def test_multi_steps_after_it(rule):
     """The mean of combined updates."""
     steps = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()
-    tx, plain = optax.chain(compiled(name), steps), compiled(name)
+    tx, plain = optax.chain(compiled(rule), steps), compiled(rule)
     state, own = tx.init(PARAMS), plain.init(PARAMS)
     (first, state), (one, own) = update(tx, state, 0), update(plain, own, 0)
     (second, _), (two, _) = update(tx, state, 1), update(plain, own, 1)
@@ -490,11 +511,11 @@ def test_multi_steps_after_it(name):
     close(second, jax.tree.map(lambda x, y: -0.1 * (x + y) / 2, one, two))
 
 
+@of_each_kind
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("name", KINDS)
-def test_apply_if_finite_after_it_skips_the_step(name, bad):
+def test_apply_if_finite_after_it_skips_the_step(rule, bad):
     rest = optax.apply_if_finite(optax.sgd(0.1), 3)
-    tx, plain = optax.chain(compiled(name), rest), compiled(name)
+    tx, plain = optax.chain(compiled(rule), rest), compiled(rule)
     state, own = tx.init(PARAMS), plain.init(PARAMS)
     for seed, grads in enumerate((stacked(0), spoiled(1, bad), stacked(2))):
         found, state = update(tx, state, seed, grads=grads)
@@ -594,8 +615,7 @@ def placed(kind):
     return mesh, put
 
 
-@pytest.mark.parametrize("kind", ["explicit", "auto"])
-def test_sharded_steps_equal_one_device(rule, kind):
+def sharded_steps_equal_one_device(rule, kind):
     mesh, put = placed(kind)
     grads, losses, taken = inputs()
     with jax.set_mesh(mesh):
@@ -607,13 +627,32 @@ def test_sharded_steps_equal_one_device(rule, kind):
             assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_sharded_steps_on_a_mixed_mesh(name):
-    test_sharded_steps_equal_one_device(name, "mixed")
+def test_sharded_steps(rule):
+    """Types say where values lie: what a rule may do wrong on any mesh is seen here."""
+    sharded_steps_equal_one_device(rule, "explicit")
 
 
+def test_sharded_steps_are_traced_on_an_auto_mesh(rule):
+    mesh, put = placed("auto")
+    grads, losses, taken = inputs()
+    with jax.set_mesh(mesh):
+        steps = functools.partial(scanned, transformation(rule))
+        given = put(PARAMS), (put(grads, None, None), losses, taken)
+        params, _ = jax.eval_shape(steps, *given)
+    chex.assert_trees_all_equal_shapes_and_dtypes(params, PARAMS)
+
+
+@pytest.mark.slow
+@of_each_kind
+@pytest.mark.parametrize("kind", ["auto", "mixed"])
+def test_sharded_steps_on_other_meshes(rule, kind):
+    sharded_steps_equal_one_device(rule, kind)
+
+
+@pytest.mark.slow
+@of_each_kind
 @pytest.mark.parametrize("set_mesh", [True, False], ids=["set_mesh", "no set_mesh"])
-def test_sharded_and_eager(rule, set_mesh):
+def test_eager_on_a_mesh(rule, set_mesh):
     expected = update(compiled(rule), compiled(rule).init(PARAMS))
     mesh, put = placed("explicit")
     tx = transformation(rule)
@@ -621,6 +660,31 @@ def test_sharded_and_eager(rule, set_mesh):
         params = put(PARAMS)
         found = update(tx, tx.init(params), grads=put(stacked(), None), params=params)
     close(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [x for x in FACTORIES if x not in KINDS])
+def test_a_rule_alone_is_eager_on_a_mesh(name):
+    """Operation by operation, where nothing but its arguments says what the mesh is."""
+    rule, num = weighting(name), len(OBJECTIVES)
+    losses = jnp.stack(list(losses_at().values()))
+    if isinstance(rule, mmp.LossWeighting):
+        given, more = losses, {}
+    else:
+        assert isinstance(rule, mmp.Weighting), "an Aggregator is a kind of its own"
+        given = mmp.gramian(stacked()["trunk"])
+        more = {"losses": losses, "cross": given, "rows": jnp.ones(num), "scale": 1.0}
+        more = {key: more[key] for key in rule.extras}
+    mesh, _ = placed("explicit")
+    on_mesh = jax.device_put((given, more), NamedSharding(mesh, P()))
+    state = rule.init(num)
+
+    def sums(weights, given, more):
+        found, after = weights(given, state, **more)
+        return found @ given, after
+
+    expected = sums(jax.jit(rule.weights), given, more)
+    close(sums(rule.weights, *on_mesh), expected)
 
 
 def averaged(tx, kind):
@@ -655,12 +719,13 @@ def test_types_inside_shard_map(rule, kind):
     chex.assert_trees_all_equal_shapes_and_dtypes(state, tx.init(PARAMS))
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_numbers_inside_shard_map(name):
-    tx = compiled(name)
+@pytest.mark.slow
+@of_each_kind
+def test_numbers_inside_shard_map(rule):
+    tx = compiled(rule)
     grads, losses = jax.tree.map(lambda x: x.mean(axis=0), shards())
     expected = update(tx, tx.init(PARAMS), grads=grads, losses=losses)
-    close(jax.jit(averaged(transformation(name), AxisType.Auto))(shards()), expected)
+    close(jax.jit(averaged(transformation(rule), AxisType.Auto))(shards()), expected)
 
 
 # --- Frameworks: one model, its numbers from a plain dict, in each of them

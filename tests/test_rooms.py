@@ -100,7 +100,7 @@ def graph():
     known = modules()
     found = {name: set(imported(path, known)) for name, path in known.items()}
     run = "mmpareto_jax.training._run"
-    assert f"{run}._workdir" in found[f"{run}._loop"]
+    assert f"{run}.workdir" in found[f"{run}.loop"]
     assert "mmpareto_jax.data._av_digits" in found["mmpareto_jax.data"]
     return found
 

@@ -18,6 +18,8 @@ from flax import nnx
 import mmpareto_jax as mmp
 from mmpareto_jax.models import AVClassifier, load_torch, to_torch
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "official_resnet_shared.npz"
 STEPS, BATCH, FRAMES = 3, 8, 2
 AUDIO, VISUAL = (64, 48), (48, 48)

@@ -139,6 +139,7 @@ def test_relearning_moves_encoders_towards_their_start():
     assert distance[1] < 0.5 * distance[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["pmr", "g-blending", "relearning"])
 def test_what_happens_between_epochs_survives_a_stop(method):
     options = {"epochs": 6} if method == "relearning" else {}
@@ -185,6 +186,7 @@ def test_mmcosine_brings_its_fusion():
     assert np.isfinite(metrics[-1]["loss/joint"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fusion", "encoder"),
     [

@@ -17,6 +17,8 @@ from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._study.run_once import run_once
 from mmpareto_jax.training._tasks.registry import make_task
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"width": 8, "train_examples": 32, "batch_size": 8, "steps": 2}
 FLAGS = ["--width", "8", "--train-examples", "32", "--batch-size", "8", "--steps", "2"]
 

@@ -420,6 +420,7 @@ def browser(tmp_path_factory):
         yield page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light")]
 )
@@ -471,6 +472,7 @@ def test_in_a_browser(browser, path, width, scheme):
     assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
 
 
+@pytest.mark.slow
 def test_the_browser_tests_would_see_a_mistake(browser, tmp_path):
     page = tmp_path / "bad.html"
     page.write_text("<img src='http://127.0.0.1:9/x.png'><script>nothing()</script>")

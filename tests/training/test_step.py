@@ -49,6 +49,7 @@ def test_every_rule_of_the_library_is_a_method():
     assert set(get_args(MethodName)) == (names | ours) - {"constant"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", get_args(MethodName))
 def test_every_method_makes_a_step(method, task):
     """Traced, not compiled; the state keeps its structure and dtypes."""

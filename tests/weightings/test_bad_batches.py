@@ -11,6 +11,8 @@ import pytest
 
 import mmpareto_jax as mmp
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 W = mmp.weightings
 SGD = optax.sgd(0.1)
 RULES = {
@@ -139,6 +141,7 @@ def combined(rule, grads, losses, state):
     return weights @ grads, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [2, 8, 40])
 @pytest.mark.parametrize("name", BOUNDED)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -147,6 +150,7 @@ def test_the_others_are_weighted_as_if_it_were_not_there(name, num, dtype, x64):
     if name == "db_mtl" and num == 40:
         num = 12  # it computes a Gramian itself, operation by operation here
     rule, rng, where = RULES[name], np.random.default_rng(num), num // 2
+    step = jax.jit(functools.partial(combined, rule))
     with_it, without = begun(rule, num + 1, dtype), begun(rule, num, dtype)
     rtol = 1e-4 if dtype == "float32" else 1e-10
     for _ in range(4):
@@ -154,9 +158,9 @@ def test_the_others_are_weighted_as_if_it_were_not_there(name, num, dtype, x64):
         losses = rng.uniform(0.5, 2, size=num + 1)
         losses[where] = 0
         few = np.delete(losses, where)
-        found, with_it = combined(rule, grads, jnp.asarray(losses, dtype), with_it)
-        expected, without = combined(
-            rule, jnp.delete(grads, where, 0), jnp.asarray(few, dtype), without
+        found, with_it = step(grads, jnp.asarray(losses, dtype), with_it)
+        expected, without = step(
+            jnp.delete(grads, where, 0), jnp.asarray(few, dtype), without
         )
         assert found.dtype == dtype
         np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol)
@@ -165,9 +169,9 @@ def test_the_others_are_weighted_as_if_it_were_not_there(name, num, dtype, x64):
 @pytest.mark.parametrize("name", BOUNDED)
 def test_a_negative_loss_is_seen_and_forgotten(name):
     tx = mmp.aggregate(RULES[name], 2)
-    grads, state = jnp.eye(2), tx.init(jnp.zeros(2))
-    _, state = tx.update(grads, state, losses=jnp.array([1.0, 2.0]))
-    update, after = tx.update(grads, state, losses=jnp.array([1.0, -2.0]))
+    step, grads, state = jax.jit(tx.update), jnp.eye(2), tx.init(jnp.zeros(2))
+    _, state = step(grads, state, losses=jnp.array([1.0, 2.0]))
+    update, after = step(grads, state, losses=jnp.array([1.0, -2.0]))
     assert not is_finite(update)
     assert_same(after.weighting, state.weighting)
 
