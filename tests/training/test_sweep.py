@@ -8,8 +8,8 @@ import pytest
 
 from mmpareto_jax.cli import main
 from mmpareto_jax.training import SETTINGS, Config, holm, sweep
-from mmpareto_jax.training._study import _sweep
 from mmpareto_jax.training._study import compare as _compare
+from mmpareto_jax.training._study import sweep as _sweep
 
 
 def fake(config, cache=None, inspect=True):
