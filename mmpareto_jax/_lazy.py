@@ -45,7 +45,16 @@ def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
             # `from package import room` asks here first, and the list may need the
             # module that asks.
             if name.isidentifier() and importlib.util.find_spec(f"{package}.{name}"):
-                return importlib.import_module(f"{package}.{name}")
+                try:
+                    return importlib.import_module(f"{package}.{name}")
+                except ModuleNotFoundError as error:
+                    missing = error.name or package
+                    if missing.partition(".")[0] == package.partition(".")[0]:
+                        raise
+                    raise ImportError(
+                        f"{package}.{name} needs {missing}: "
+                        "pip install 'mmpareto-jax[train]'"
+                    ) from None
             if name in (names := load()):
                 return names[name]
         message = f"module {package!r} has no attribute {name!r}"

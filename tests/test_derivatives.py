@@ -135,3 +135,26 @@ def test_of_a_pseudo_inverse(rank, x64):
     np.testing.assert_allclose(
         jax.jit(jax.jacrev(solve))(0.0), numeric, rtol=1e-6, atol=1e-7
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["upgrad", "dualproj", "mmpareto", "mgda", "imtl_g", "config", "nash_mtl"]
+)
+def test_beside_a_zero_gradient(name):
+    """The norm of the zero has no derivative; those of the others are right."""
+    rows = jnp.array([[1.0, 0.0], [-2.0, 1.0], [0.0, 0.0]])
+    if name == "mgda":  # the zero is its point
+        rows = rows.at[2, 0].set(0.5)
+    tx = mmp.aggregate(METHODS[name].rule, 3)
+
+    def value(rows):
+        return jnp.sum(tx.update(rows, tx.init(rows[0]))[0] * jnp.array([1.0, 3.0]))
+
+    way = jnp.array([[0.3, 1.0], [0.2, -0.5], [0.0, 0.0]])
+    found = jax.jit(jax.grad(value))(rows)
+    assert np.isfinite(found).all()
+    _, forward = jax.jit(lambda x: jax.jvp(value, (x,), (way,)))(rows)
+    np.testing.assert_allclose(jnp.sum(found * way), forward, rtol=1e-4, atol=1e-5)
+    step, value = 1e-2, jax.jit(value)
+    numeric = (value(rows + step * way) - value(rows - step * way)) / (2 * step)
+    np.testing.assert_allclose(forward, numeric, rtol=2e-2, atol=1e-2)

@@ -639,3 +639,28 @@ def test_a_single_objective_passes():
     updates, state = tx.update(jnp.ones((1, 3)), tx.init(jnp.zeros(3)))
     np.testing.assert_array_equal(updates, np.ones(3))
     assert mmp.diagnostics(state) == {}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_taken_apart(variant):
+    """What the ablations leave: the min-norm direction, its own length, a limit."""
+    agreed = {"w": jnp.array([[1.0, 0.0], [1.0, 2.0]])}
+    opposed = {"w": jnp.array([[1.0, 0.0], [-1.0, 0.1]])}
+
+    def update(grads, **options):
+        tx = mmp.mmpareto(2, gamma=1.0, variant=variant, **options)
+        return np.asarray(tx.update(grads, tx.init({"w": jnp.zeros(2)}))[0]["w"])
+
+    np.testing.assert_allclose(update(agreed), [2, 2], rtol=1e-6)
+    point = [2.0, 0.0]  # twice the shorter, which is the min-norm point itself
+    found = update(agreed, conflict_test=False, magnitude=False)
+    np.testing.assert_allclose(found, point, atol=1e-6)
+    restored = update(agreed, conflict_test=False)
+    np.testing.assert_allclose(restored, np.sqrt([8, 0]), atol=1e-6)
+
+    # Twice the foot of the perpendicular on the line from (1, 0) to (-1, 0.1).
+    own = 2 * np.array([0.1, 2.0]) * 0.1 / (0.1**2 + 2.0**2)
+    np.testing.assert_allclose(update(opposed, magnitude=False), own, rtol=1e-5)
+    assert np.linalg.norm(own) < 0.1 * 1.005
+    limited = update(opposed, max_magnitude=1.0)
+    np.testing.assert_allclose(limited, own, rtol=1e-5)

@@ -205,3 +205,20 @@ def test_two_parameters_of_one_path():
     tx = mmp.mmpareto(labelled)
     state = tx.init(params)
     assert set(state.diagnostics) == {"nested"}
+
+
+def test_a_parameter_that_is_called_like_another_ones_path():
+    """The names that tell two paths apart may themselves be taken."""
+    params = {"a/b": jnp.ones(2), "a": {"b": jnp.ones(2)}, "a/b/['a/b']": jnp.ones(2)}
+
+    def fun(p):
+        left = jnp.sum(2 * p["a/b"] + p["a"]["b"] ** 2) + 3 * jnp.sum(p["a/b/['a/b']"])
+        return {"left": left, "right": jnp.sum(p["a/b"] ** 3)}
+
+    groups = mmp.objective_groups(fun, params)
+    _, grads = mmp.value_and_objective_grads(fun, groups)(params)
+    tx = mmp.aggregate(mmp.weightings.uniform(), groups)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    expected = jax.grad(lambda p: sum(fun(p).values()))(params)
+    for found, x in zip(*map(jax.tree.leaves, (updates, expected)), strict=True):
+        np.testing.assert_allclose(found, x)

@@ -124,6 +124,21 @@ def test_a_patched_name_stays_patched(monkeypatch):
     assert mmp.gramian is None
 
 
+def test_a_room_without_its_extra_says_what_to_install():
+    code = """
+import sys
+sys.modules["flax"] = None
+import mmpareto_jax as mmp
+try:
+    mmp.models
+except ImportError as error:
+    assert "models needs flax: pip install 'mmpareto-jax[train]'" in str(error), error
+else:
+    raise SystemExit("no error")
+"""
+    assert "mmpareto_jax" in loaded(code)
+
+
 def test_first_uses_may_be_from_several_threads():
     code = """
 import concurrent.futures, mmpareto_jax

@@ -213,3 +213,33 @@ def test_gramians_of_rows_in_scales_of_their_own():
     cosines = exact @ exact.T / np.outer(norms, norms)
     np.testing.assert_allclose(found.total / np.outer(own, own), cosines, atol=1e-6)
     np.testing.assert_allclose(sum(found.leaves), found.total, rtol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_terms_beyond_the_range_cancel(variant):
+    """Each is 3e38 and more, their sum is not."""
+    rows = np.array([[2e38, 2e38], [-2e38, -1e38]])
+    tx = mmp.mmpareto(2, variant=variant)
+    found, _ = jax.jit(tx.update)(jnp.asarray(rows, "float32"), tx.init(jnp.zeros(2)))
+    small, _ = jax.jit(tx.update)(jnp.asarray(rows * 1e-38), tx.init(jnp.zeros(2)))
+    np.testing.assert_allclose(np.asarray(found, np.float64) * 1e-38, small, rtol=1e-4)
+    np.testing.assert_allclose(found, [-9.0e37, 1.2e38], rtol=1e-4)
+
+
+@pytest.mark.parametrize("largest", [1e3, 1e20, 1e36])
+@pytest.mark.parametrize("name", ["stch", "dwa"])
+def test_losses_of_unlike_scales(name, largest):
+    """The softmax of what a compiler may round twice, in two ways."""
+    tx = mmp.aggregate(METHODS[name].rule, 3)
+    grads = jnp.eye(3, 5)
+
+    @jax.jit
+    def update(losses, state):
+        return tx.update(grads, state, losses=losses)
+
+    state = tx.init(grads[0])
+    for losses in ([1.0, 1.0, 1.0], [1.0, 1.0, largest], [1.0, 1.0, largest]):
+        found, state = update(jnp.array(losses), state)
+        assert np.isfinite(found).all()
+    if name == "stch":
+        np.testing.assert_allclose(found[:3], [0, 0, 1 / 3], atol=1e-6)

@@ -57,7 +57,8 @@ def aggregate(
         summed over them. Leaves that do not vary over an axis are whole and counted
         once (with ``check_vma=False`` types do not tell: all leaves count as sharded).
         ``()`` says that every device has gradients of its own model. By default,
-        gradients that vary over an axis are refused.
+        gradients whose type says that they vary over an axis are refused; with
+        ``check_vma=False`` nothing says so.
 
     Returns:
       A transformation from updates with leaves [K_g, \*param.shape] to updates with

@@ -13,6 +13,7 @@ import optax
 
 from mmpareto_jax._combine.aggregate import aggregate, transformation
 from mmpareto_jax._gradients.groups import Objectives
+from mmpareto_jax._gramians.gramian import power_below
 from mmpareto_jax._gramians.min_norm import SolverReport
 from mmpareto_jax.weightings import _mmpareto as rules
 
@@ -22,6 +23,8 @@ def mmpareto(
     *,
     gamma: rules.ScalarOrSchedule = 1.5,
     variant: Literal["paper", "official"] = "paper",
+    conflict_test: bool = True,
+    magnitude: bool = True,
     max_magnitude: float | None = None,
     axis_name: str | Sequence[str] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -44,7 +47,8 @@ def mmpareto(
     All weights come from the Gramian of the group; the gradients are read twice. A
     direction below the noise floor of its Gramian, :math:`\|d\|^2 \le 10\,\epsilon
     (\sum_k w_k \|g_k\|)^2` (a Pareto stationary point), is zero. An objective with
-    zero gradient conflicts with none and leaves the others to be combined. A group
+    zero gradient conflicts with none and leaves the others to be combined; numbers
+    below the smallest normal one count as zero, as processors have it. A group
     with a NaN or an infinity becomes NaN throughout: put ``optax.apply_if_finite``
     around what comes *after* this transformation, or around nothing, but not around
     this.
@@ -58,6 +62,8 @@ def mmpareto(
         upwards only, :math:`\max(1, \lambda_\text{tensor})`. Rescaling tensors
         apart turns the direction: "official" can ascend an objective, where "paper"
         descends all of them.
+      conflict_test: False takes the min-norm point at every step; for ablations.
+      magnitude: False leaves out λ, and the direction keeps its own norm.
       max_magnitude: upper limit of λ (of every tensor's), at least 1; by default none.
         λ has no bound: where a gradient that has nearly vanished conflicts with one
         that has not, it carries nearly all of the weight, and the factor that restores
@@ -93,14 +99,21 @@ def mmpareto(
       Assistance, ICML 2024, https://arxiv.org/abs/2405.17730
     """
     if variant == "paper":
-        rule = rules.mmpareto(gamma, max_magnitude=max_magnitude)
+        rule = rules.mmpareto(
+            gamma,
+            conflict_test=conflict_test,
+            magnitude=magnitude,
+            max_magnitude=max_magnitude,
+        )
         return aggregate(rule, objectives, axis_name=axis_name)
     if variant == "official":
         rules.check_limit(max_magnitude)
         return transformation(
-            rules.scaled(gamma, _official_direction),
+            rules.scaled(
+                gamma, functools.partial(_official_direction, always=not conflict_test)
+            ),
             objectives,
-            functools.partial(_upward, limit=max_magnitude),
+            functools.partial(_upward, limit=max_magnitude) if magnitude else None,
             axis_name=axis_name,
         )
     raise ValueError(
@@ -109,9 +122,9 @@ def mmpareto(
 
 
 def _official_direction(
-    gramian: jax.Array, rows: jax.Array
+    gramian: jax.Array, rows: jax.Array, *, always: bool
 ) -> tuple[jax.Array, SolverReport]:
-    found = rules.pareto(gramian, rows, strict=False)
+    found = rules.pareto(gramian, rows, strict=False, always=always)
     num = jnp.sum(found.alive, dtype=gramian.dtype)
     changed = found.conflict & found.alive
     weights = jnp.where(changed, num * found.shortest * found.parts, rows)
@@ -122,9 +135,9 @@ def _upward(
     gramian: jax.Array, weights: jax.Array, rows: jax.Array, *, limit: float | None
 ) -> jax.Array:
     """The weights of one tensor times max(1, λ); as they are if they cancel there."""
-    # By the largest weight: its square may be out of range.
-    largest = jnp.max(jnp.abs(weights))
-    direction = weights / jnp.where(largest > 0, largest, 1.0)
+    # Near 1: squares of the weights may be out of range.
+    size = power_below(jax.lax.stop_gradient(jnp.max(jnp.abs(weights))))
+    direction = weights / size
     square = direction @ gramian @ direction
     reach = jnp.abs(direction) @ jnp.sqrt(jnp.diagonal(gramian))
     noise = square <= 10 * np.finfo(gramian.dtype).eps * reach**2
@@ -135,7 +148,7 @@ def _upward(
     relative = rows / longest
     ratio = jnp.sqrt(jnp.maximum(relative @ gramian @ relative, 0.0)) / length
     restored = gamma * longest * ratio
-    upward = jnp.maximum(restored, largest)
+    upward = jnp.maximum(restored, size)
     if limit is not None:
-        upward = jnp.minimum(upward, jnp.asarray(limit, largest.dtype) * largest)
+        upward = jnp.minimum(upward, jnp.asarray(limit, size.dtype) * size)
     return jnp.where(noise, weights, upward * direction)

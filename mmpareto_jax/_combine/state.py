@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax._gramians.gramian import Gramians
+from mmpareto_jax._gramians.gramian import Gramians, power_below
 from mmpareto_jax._gramians.min_norm import SolverReport
 
 
@@ -158,9 +158,8 @@ def _of_weights(
 def _length(
     weights: Sequence[jax.Array], leaves: Sequence[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """The norm of an update in units of its largest weight, and that weight."""
-    largest = jnp.max(jnp.abs(jnp.stack(weights)))
-    largest = jnp.where(largest > 0, largest, 1.0)
+    """The norm of an update in units of about its largest weight, and that unit."""
+    size = power_below(jnp.max(jnp.abs(jnp.stack(weights))))
     pairs = zip(weights, leaves, strict=True)
-    square = sum((w / largest) @ leaf @ (w / largest) for w, leaf in pairs)
-    return jnp.sqrt(jnp.maximum(square, 0.0)), largest
+    square = sum((w / size) @ leaf @ (w / size) for w, leaf in pairs)
+    return jnp.sqrt(jnp.maximum(square, 0.0)), size

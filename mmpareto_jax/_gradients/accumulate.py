@@ -85,8 +85,8 @@ def accumulate(
         shape = jnp.shape(x)
         if not shape or shape[0] % num_micro_batches:
             raise ValueError(
-                f"accumulate: leaf {path!r} of the batch has shape {shape}; its "
-                f"leading axis must be a multiple of {num_micro_batches}."
+                f"accumulate: leaf {path!r} of the batch (argument {argnum}) has shape "
+                f"{shape}; its leading axis must be a multiple of {num_micro_batches}."
             )
         part = shape[0] // num_micro_batches
         return jnp.reshape(x, (num_micro_batches, part, *shape[1:]))

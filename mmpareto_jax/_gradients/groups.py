@@ -228,10 +228,14 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     names = [path_name(path) for path, _ in leaves]
     times = collections.Counter(names)
-    return [
-        (name if times[name] == 1 else f"{name}/{jax.tree_util.keystr(path)}", leaf)
-        for name, (path, leaf) in zip(names, leaves, strict=True)
-    ]
+    taken = {name for name, number in times.items() if number == 1}
+    for i, (path, _) in enumerate(leaves):
+        if times[names[i]] > 1:
+            names[i] += "/" + jax.tree_util.keystr(path)
+            while names[i] in taken:
+                names[i] += "'"
+            taken.add(names[i])
+    return [(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True)]
 
 
 def _fold(paths: Sequence[str], others: Sequence[str]) -> list[str]:

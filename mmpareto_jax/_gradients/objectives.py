@@ -141,19 +141,21 @@ def objective_groups(
     cuts off is not reached, whatever the parameters are called. Parameters that are
     reached by the same objectives form a group, named after these: ``"joint+audio"``.
 
+    An objective whose cotangent may arrive counts, so a row may be zero: what an
+    array holds is followed axis by axis through slices, reshapes, concatenations,
+    stacks, sums, products and indexing with Python numbers (``losses.at[k].set``),
+    whatever its size. Indices that are data (``take``, a ``dynamic_slice`` with a
+    computed start), masks that are multiplied in, convolutions' channels and a
+    rectangle too many (a support is at most 16 boxes) count as everywhere. A zero
+    row that was seen as one is left out, also where ``jax.grad`` would multiply a zero
+    by an infinity and give NaN.
+
     Args:
       fun: as in :func:`value_and_objective_grads`.
       params: the parameters; arrays, or ``jax.ShapeDtypeStruct``.
       *args: the further arguments of `fun`; arrays may be ``jax.ShapeDtypeStruct``.
       has_aux: whether `fun` returns ``(losses, aux)``.
       **kwargs: keyword arguments of `fun`.
-
-    An objective whose cotangent may arrive counts, so a row may be zero: what an
-    array holds is followed axis by axis through slices, reshapes, concatenations,
-    stacks, sums, products and indexing with Python numbers (``losses.at[k].set``),
-    whatever its size. Indices that are data (``take``, a ``dynamic_slice`` with a
-    computed start), masks that are multiplied in, convolutions' channels and a
-    rectangle too many (a support is at most 16 boxes) count as everywhere.
 
     Returns:
       The groups, those with most objectives first. Parameters that no loss reaches

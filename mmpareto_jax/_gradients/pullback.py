@@ -17,7 +17,11 @@ through ``jit``, ``scan``, ``cond``, ``checkpoint`` and ``custom_vjp``.
 
 ``jax.linearize`` with one ``jax.linear_transpose`` per objective gives the same
 numbers, but it refuses ``custom_vjp`` functions and repeats the recomputation of
-``jax.checkpoint`` for every objective.
+``jax.checkpoint`` for every objective. One ``jax.vjp`` per objective, with JAX's own
+symbolic zeros, costs as much as this sweep in programs without loops, but not under
+``scan``, where the zeros are made real: 2.24 of the plain FLOPs against 1.62, and 2.42
+against 1.47 with ``jax.checkpoint`` inside (K = 3). It is what is left where a backward
+pass has a part that no cotangent owns (``backward.py``).
 """
 
 from __future__ import annotations

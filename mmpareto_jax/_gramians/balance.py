@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from mmpareto_jax._gradients.manual import vary_like
+from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax._gramians.min_norm import SolverReport
 
 _MAX_STEPS, _MAX_HALVINGS = 100, 30
@@ -43,7 +44,7 @@ def balance(
       until the last step, its direction towards zero.
     """
     p = jnp.asarray(1 / alpha, gramian.dtype)
-    norms = jnp.sqrt(jnp.diagonal(gramian))
+    norms = norms_of(gramian)
     cosines = gramian / norms[:, None] / norms[None, :]
     # x = z y, z = |g| ** (-2 / (1 + p)) the solution for orthogonal gradients, and
     # h = |g| z. In x times rows, z is times rows too.

@@ -52,7 +52,7 @@ class Gramians(NamedTuple):
     @property
     def norms(self) -> jax.Array:
         """[K], of the gradients themselves."""
-        return jnp.sqrt(jnp.diagonal(self.total)) * self.rows
+        return norms_of(self.total) * self.rows
 
     @property
     def scale(self) -> jax.Array:
@@ -62,6 +62,13 @@ class Gramians(NamedTuple):
     def common(self, matrix: jax.Array) -> jax.Array:
         """A Gramian of the gradients in one scale: their own, divided by scale²."""
         return in_one_scale(matrix, self.rows)
+
+
+def norms_of(gramian: jax.Array) -> jax.Array:
+    """[K]. The derivative of a zero gradient's, which has none, is 0."""
+    squares = jnp.maximum(jnp.diagonal(gramian), 0.0)
+    zero = squares == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squares)))
 
 
 def in_one_scale(gramian: jax.Array, rows: jax.Array) -> jax.Array:
@@ -155,16 +162,24 @@ def _rescaled(
         for leaf, own in zip(leaves, shares, strict=True)
     ]
     peak = functools.reduce(jnp.maximum, peaks)  # [K]
-    # Zero has no scale; NaN and infinity must stay visible.
     usable = (peak > 0) & jnp.isfinite(peak)
-    # A power of two: dividing by it is exact. Neither it nor its inverse may be
-    # denormal, which processors flush to zero.
-    most = -np.finfo(dtype).minexp
-    power = jnp.clip(jnp.frexp(peak)[1] - 1, -most, most)
-    own = jnp.where(usable, jnp.ldexp(jnp.ones_like(peak), power), jnp.inf)
-    rows = jnp.where(usable, own, jnp.where(usable.any(), jnp.min(own), 1))
+    own = power_below(peak)
+    shortest = jnp.min(jnp.where(usable, own, jnp.inf))
+    rows = jnp.where(usable, own, jnp.where(usable.any(), shortest, 1))
     scaled = [_divided(leaf, rows) for leaf in leaves]
     return _plain(scaled, dtype, shares)._replace(rows=rows)
+
+
+def power_below(x: jax.Array) -> jax.Array:
+    """The power of two below each positive number; 1 for zero, NaN and infinity.
+
+    Dividing by it is exact. Neither it nor its inverse is denormal, which processors
+    flush to zero: XLA divides a vector by a scalar with the inverse.
+    """
+    usable = (x > 0) & jnp.isfinite(x)
+    most = -np.finfo(x.dtype).minexp
+    power = jnp.clip(jnp.frexp(jnp.where(usable, x, 1))[1] - 1, -most, most)
+    return jnp.where(usable, jnp.ldexp(jnp.ones_like(x), power), 1)
 
 
 def _rows(leaf: jax.Array) -> Stack:
@@ -222,19 +237,26 @@ def combine(
     """Σ_k weights[k] · leaf[k] / rows[k], in the leaf's dtype.
 
     Where rows are of very unlike scales, neither the weight nor its product with the
-    inverse of the row's scale need be representable; this order of products is.
+    inverse of the row's scale need be representable, and terms near the end of the
+    range may overflow before they cancel. In this order nothing does but the result.
     """
+    size = jnp.ones((), weights.dtype)
+    if rows is not None:
+        # A power of two, which changes no digit.
+        size = power_below(lax.stop_gradient(jnp.max(jnp.abs(weights))))
+        weights = weights / size
     if leaf.shape[0] > _FEW:
         whole: Any = (
             leaf.astype(weights.dtype) if rows is None else _divided(leaf, rows)
         )
-        return jnp.tensordot(weights, whole, 1, precision="highest").astype(leaf.dtype)
+        summed = jnp.tensordot(weights, whole, 1, precision="highest")
+        return (size * summed).astype(leaf.dtype)
     scaled = [leaf[k].astype(weights.dtype) for k in range(leaf.shape[0])]
     if rows is not None:
         scaled = [x * (1 / scale) for x, scale in zip(scaled, rows, strict=True)]
     terms = [weight * x for weight, x in zip(weights, scaled, strict=True)]
     total: jax.Array = functools.reduce(operator.add, terms)
-    return total.astype(leaf.dtype)
+    return (size * total).astype(leaf.dtype)
 
 
 def check_stacked(caller: str, path: str, leaf: jax.Array, num: int) -> None:

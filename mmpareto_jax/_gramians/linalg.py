@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from mmpareto_jax._gradients.manual import vary_like
+from mmpareto_jax._gramians.gramian import norms_of
 
 _MAX_SWEEPS = 20
 
@@ -34,7 +35,7 @@ def eigen(matrix: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     largest = jnp.max(jnp.diagonal(matrix))
     largest = jnp.where(largest > 0, largest, 1.0)
     matrix = matrix / largest
-    norms = jnp.sqrt(jnp.maximum(jnp.diagonal(matrix), 0.0))
+    norms = norms_of(matrix)
     unit = jnp.where(norms > 0, norms, 1.0)
     cosines, _ = _jacobi(matrix / unit[:, None] / unit[None, :])
     floor = len(norms) * np.finfo(matrix.dtype).eps * jnp.max(cosines)

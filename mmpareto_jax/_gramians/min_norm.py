@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gramians.active_set import nonnegative_qp
-from mmpareto_jax._gramians.gramian import in_one_scale
+from mmpareto_jax._gramians.gramian import in_one_scale, norms_of
 
 
 class SolverReport(NamedTuple):
@@ -158,7 +158,7 @@ def _active_set(
     second term keeps the systems regular where the gradients are dependent but no
     two of their hull's corners are, so zero may lie in the hull.
     """
-    norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
+    norms = norms_of(gramian)
     zero = norms == 0
     unit = jnp.where(zero, 1.0, norms)
     least = jnp.min(jnp.where(among, unit * rows, jnp.inf))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax._gramians.linalg import psd_solve
 from mmpareto_jax.weightings._preference import preference_of
 from mmpareto_jax.weightings._weighting import Weighting, of_rows
@@ -47,7 +48,7 @@ def config(preference: Sequence[float] | jax.Array | None = None) -> Weighting:
 
     def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
         p = preference_of("config", preference, gramian, default=1.0)
-        norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
+        norms = norms_of(gramian)
         alive = norms > 0
         unit = jnp.where(alive, norms, 1.0)
         cosines = gramian / unit[:, None] / unit[None, :]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.gramian import combine as weighted_sum
-from mmpareto_jax._gramians.gramian import group_gramians
+from mmpareto_jax._gramians.gramian import group_gramians, norms_of
 from mmpareto_jax.weightings._weighting import (
     Aggregator,
     check,
@@ -84,7 +84,9 @@ def db_mtl(beta: float = 0.9, *, sigma: float = 0.5) -> Aggregator:
         step = state.step + jnp.any(active).astype(jnp.int32)
         decay = beta * jnp.maximum(step, 1).astype(losses.dtype) ** -sigma
 
-        divisors = jnp.where(active, jnp.where(losses < 0, jnp.nan, losses), 1.0)
+        divisors = jnp.where(
+            active, jnp.where((losses < 0) | jnp.isinf(losses), jnp.nan, losses), 1.0
+        )
 
         def mean(x: jax.Array, old: jax.Array) -> jax.Array:
             column = (-1, *[1] * (x.ndim - 1))
@@ -96,7 +98,7 @@ def db_mtl(beta: float = 0.9, *, sigma: float = 0.5) -> Aggregator:
         (g,) = group_gramians([means])
         longest = jnp.max(g.norms, initial=0.0, where=active)
         # Of the divided rows, which are as long as others: no ratio is out of range.
-        own = jnp.sqrt(jnp.diagonal(g.total))
+        own = norms_of(g.total)
         weights = jnp.where(active, longest / jnp.where(own == 0, 1.0, own), 0.0)
         updates = [weighted_sum(weights, x, g.rows) for x in means]
         placed = [_placed_like(*x) for x in zip(state.means, means, strict=True)]

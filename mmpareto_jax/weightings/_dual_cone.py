@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax._gramians.active_set import nonnegative_qp
+from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax.weightings._weighting import is_known
 
 
@@ -37,7 +38,7 @@ def project(
         relative = jnp.maximum(rows / jnp.max(rows), 1e-15)
         trace = jnp.sum(jnp.diagonal(gram) * relative**2)
         gram += jnp.diag(jnp.asarray(reg_eps, u.dtype) * trace / relative**2)
-    norms = jnp.sqrt(jnp.diagonal(gram))
+    norms = norms_of(gram)
     alive = norms > 0
     unit = jnp.where(alive, norms, 1.0)
     # Dependent gradients make the system singular, though not its solution's direction:

@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmpareto_jax.weightings._weighting import LossWeighting, check, is_known
+from mmpareto_jax.weightings._weighting import (
+    LossWeighting,
+    check,
+    is_known,
+    softmax,
+)
 
 
 class DWAState(NamedTuple):
@@ -74,7 +79,7 @@ def dwa(temperature: float = 2.0, *, steps_per_epoch: int = 1) -> LossWeighting:
         rates = jnp.where(known, last / jnp.where(known, before, 1.0), 1.0)
         # A tiny mean has an infinite rate, of which the softmax would make a NaN.
         scores = jnp.minimum(rates / temperature, np.finfo(losses.dtype).max)
-        found = len(losses) * jax.nn.softmax(scores)
+        found = len(losses) * softmax(scores)
         sums, step = state.sums + losses.astype(state.sums.dtype), state.step + 1
         ends = step % steps_per_epoch == 0
         newest = jnp.stack([sums / steps_per_epoch, state.means[0]])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax.weightings._weighting import (
     Learned,
     Weighting,
@@ -95,7 +96,7 @@ def gradnorm(
         num = jnp.maximum(jnp.sum(active), 1).astype(gramian.dtype)
         first = jnp.where(state.first == 0, losses, state.first.astype(losses.dtype))
         rows = rows_or_ones(rows, gramian)
-        norms = jnp.sqrt(jnp.diagonal(gramian)) * rows
+        norms = norms_of(gramian) * rows
         own = state.learned.value.astype(gramian.dtype)
         share = jnp.sum(own, where=active)
         now = jnp.where(active, own * (num / jnp.where(share == 0, 1.0, share)), 0.0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmpareto_jax._gradients.manual import vary_like
+from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax.weightings._weighting import (
     RandomState,
     Weighting,
@@ -79,7 +80,7 @@ def gradvac(beta: float = 0.5, seed: int = 0) -> Weighting:
     ) -> tuple[jax.Array, GradVacState]:
         scales = rows_or_ones(rows, gramian)
         num, dtype = gramian.shape[0], gramian.dtype
-        norms = jnp.sqrt(jnp.diagonal(gramian))
+        norms = norms_of(gramian)
         key, random = next_key(state.random)
 
         def vaccinate(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax._gramians.linalg import psd_solve
 from mmpareto_jax.weightings._weighting import Weighting, of_rows
 
@@ -41,7 +42,7 @@ def imtl_g() -> Weighting:
 
 
 def _weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
-    norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0.0))
+    norms = norms_of(gramian)
     v = psd_solve(gramian, norms)
     # Weights sum to 1 for the gradients themselves, of which v are v / rows.
     shortest = jnp.min(jnp.where(norms > 0, rows, jnp.inf))

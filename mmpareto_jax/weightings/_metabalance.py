@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax.weightings._weighting import (
     Weighting,
     check,
@@ -87,7 +88,7 @@ def metabalance(
         gramian: jax.Array, state: MetaBalanceState, rows: jax.Array | None = None
     ) -> tuple[jax.Array, MetaBalanceState]:
         rows = rows_or_ones(rows, gramian)
-        norms = jnp.sqrt(jnp.diagonal(gramian)) * rows
+        norms = norms_of(gramian) * rows
         mean = beta * state.means.astype(norms.dtype) + (1 - beta) * norms
         goal = mean[target]
         of = {"reduce": goal < mean, "enlarge": goal > mean, "both": mean > 0}

@@ -7,6 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax._gramians.min_norm import MinNorm, SolverReport, min_norm
 from mmpareto_jax.weightings._weighting import Weighting, required, rows_or_ones
 
@@ -64,7 +65,7 @@ def mgda(normalization: Literal["none", "l2", "loss", "loss+"] = "none") -> Weig
         lengths = rows  # of the normalised gradients, in place of `rows`
         if normalization in ("l2", "loss+"):
             # A zero gradient stays zero: it is then itself the min-norm point.
-            norms = jnp.sqrt(jnp.diagonal(gramian))
+            norms = norms_of(gramian)
             norms = jnp.where(norms == 0, 1.0, norms)
             gramian = gramian / norms[:, None] / norms[None, :]
             lengths = jnp.ones_like(rows)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmpareto_jax._gradients.manual import vary_like
+from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax.weightings._preference import preference_of
 from mmpareto_jax.weightings._simplex import on_simplex
 from mmpareto_jax.weightings._weighting import (
@@ -87,7 +88,7 @@ def sdmgrad(
         default = 1.0 / len(gramian)
         p = preference_of("sdmgrad", preference, gramian, default=default)
         products = gramian if cross is None else cross
-        size = jnp.mean(jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0.0))) ** 2
+        size = jnp.mean(norms_of(products)) ** 2
         products = products / jnp.where(size > 0, size, 1.0)
 
         def step(

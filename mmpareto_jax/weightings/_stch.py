@@ -7,7 +7,12 @@ from collections.abc import Sequence
 import jax
 
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import LossWeighting, check, is_known
+from mmpareto_jax.weightings._weighting import (
+    LossWeighting,
+    check,
+    is_known,
+    softmax,
+)
 
 
 def stch(
@@ -48,6 +53,6 @@ def stch(
     def weights(losses: jax.Array, state: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         p = preference_of("stch", preference, losses, default=1.0 / len(losses))
         z = preference_of("stch", ideal, losses, default=0.0, argument="ideal")
-        return p * jax.nn.softmax(p * (losses - z) / mu), state
+        return p * softmax(p * (losses - z) / mu), state
 
     return LossWeighting(lambda _: (), weights)

@@ -156,6 +156,18 @@ def check_at_least(name: str, argument: str, value: Any, bound: float) -> None:
         check(name, argument, value, valid, f"finite and >= {bound}")
 
 
+def softmax(x: jax.Array) -> jax.Array:
+    """Of [K] numbers of any size.
+
+    A compiler may compute the largest a second time, rounded in another way. The
+    difference of the two is to be no more than zero, whatever their last digits are.
+    """
+    largest = jnp.argmax(x)
+    below = jnp.minimum(x - x[largest], 0.0)
+    parts = jnp.exp(jnp.where(jnp.arange(len(x)) == largest, 0.0, below))
+    return jnp.where(jnp.isfinite(x).all(), parts / jnp.sum(parts), jnp.nan)
+
+
 def required(name: str, losses: jax.Array | None) -> jax.Array:
     """The losses, or an error that says how to hand them over."""
     if losses is None:
