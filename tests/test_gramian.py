@@ -36,7 +36,7 @@ def test_is_the_matrix_of_inner_products(num, dtype, x64):
     np.testing.assert_array_equal(found, found.T)
 
 
-@pytest.mark.parametrize("num", [2, 3])
+@pytest.mark.parametrize("num", [2, 3, 9])
 @pytest.mark.parametrize(
     "shape",
     [(1024, 1100), (1_200_000,), (8192 * 140,), (3, 3, 512, 300), (1_200_000, 1)],
