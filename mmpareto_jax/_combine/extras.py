@@ -70,7 +70,7 @@ class Extras:
 
     def _cross(self, gramians: Gramians, leaves: Mapping[str, jax.Array]) -> jax.Array:
         if self._given.get("independent") is None:
-            return gramians.total
+            return gramians.common(gramians.total)
         others = dict(named_leaves(self._given["independent"]))
         for path, leaf in leaves.items():
             if path not in others:

@@ -15,9 +15,11 @@ def test_three_steps_in_numpy():
         norms, losses = rng.uniform(0.5, 2, size=(2, 3))
         first = losses if first is None else first
         gramian = jnp.diag(jnp.asarray(norms**2 / 4, jnp.float32))
+        rows = jnp.full(3, 2.0)
         weights, state = rule.weights(
-            gramian, state, losses=jnp.asarray(losses, jnp.float32), scale=2.0
+            gramian, state, losses=jnp.asarray(losses, jnp.float32), rows=rows
         )
+        weights = weights / rows
         np.testing.assert_allclose(weights, learned, rtol=1e-5)
         rates = losses / first
         goal = (learned * norms).mean() * (rates / rates.mean()) ** alpha
