@@ -194,17 +194,19 @@ def _peaks(leaf: Stack) -> jax.Array:
     def peak(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
         return jnp.max(jnp.abs(lax.stop_gradient(x)), axes, initial=0)
 
-    if isinstance(leaf, tuple) or len(leaf) <= _FEW:
+    if isinstance(leaf, tuple):
         return jnp.stack([peak(row) for row in leaf])
     return peak(leaf, tuple(range(1, leaf.ndim)))
 
 
 def _divided(leaf: Stack, rows: jax.Array) -> Stack:
-    """Every row of a leaf by its scale, in the dtype of the scales."""
-    if isinstance(leaf, tuple) or len(leaf) <= _FEW:
-        pairs = zip(leaf, rows, strict=True)
-        return tuple(row.astype(rows.dtype) / scale for row, scale in pairs)
-    return leaf.astype(rows.dtype) / rows.reshape(-1, *[1] * (leaf.ndim - 1))
+    """Every row of a leaf by its scale, a power of two, in the dtype of the scales."""
+    # Exact, and cheap enough for XLA to compute again rather than to write down.
+    inverse = 1 / rows
+    if isinstance(leaf, tuple):
+        pairs = zip(leaf, inverse, strict=True)
+        return tuple(row.astype(rows.dtype) * scale for row, scale in pairs)
+    return leaf.astype(rows.dtype) * inverse.reshape(-1, *[1] * (leaf.ndim - 1))
 
 
 def _over(
@@ -253,7 +255,7 @@ def combine(
         return (size * summed).astype(leaf.dtype)
     scaled = [leaf[k].astype(weights.dtype) for k in range(leaf.shape[0])]
     if rows is not None:
-        scaled = [x * (1 / scale) for x, scale in zip(scaled, rows, strict=True)]
+        scaled = [x * scale for x, scale in zip(scaled, 1 / rows, strict=True)]
     terms = [weight * x for weight, x in zip(weights, scaled, strict=True)]
     total: jax.Array = functools.reduce(operator.add, terms)
     return (size * total).astype(leaf.dtype)
