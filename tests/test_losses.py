@@ -56,7 +56,7 @@ def test_by_name_is_in_the_order_of_the_losses(values):
         ({"a": 1.0, "z": 1.0, "1": 1.0, "q": 1.0}, "f: x has an unknown 'q'"),
         ({"a": 1.0, "z": 1.0, "1": 1.0, 1: 1.0}, "f: the names of the x must differ"),
         ({"a": jnp.ones(2), "z": 1.0, "1": 1.0}, r"'a' of x must be a scalar.*\(2,\)"),
-        (jnp.ones(2), r"f: x must be a number for each of .*, got shape \(2,\)"),
+        (jnp.ones(2), r"f: x must be a scalar for each of .*, got shape \(2,\)"),
         (jnp.ones((3, 1)), r"got shape \(3, 1\)"),
         (1.0, r"got shape \(\)"),
     ],

@@ -148,7 +148,7 @@ def test_mappings_are_aligned_by_name():
     [
         ({"a": 1.0, "b": 1.0}, "scalarize: last_batch_losses has no 'c'"),
         ({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, "has an unknown 'd'"),
-        (jnp.ones(2), r"a number for each of the losses .*got shape \(2,\)"),
+        (jnp.ones(2), r"a scalar for each of the losses .*got shape \(2,\)"),
     ],
 )
 def test_losses_that_do_not_fit(given, match):

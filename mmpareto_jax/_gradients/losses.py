@@ -81,7 +81,7 @@ def by_name(
       names: the names of the losses, in their order.
 
     Raises:
-      ValueError: a name is missing or unknown, or there is not a number for each.
+      ValueError: a name is missing or unknown, or there is not a scalar for each.
     """
     if isinstance(values, Mapping):
         found = _by_text(caller, argument, values)
@@ -90,7 +90,7 @@ def by_name(
         if missing or unknown:
             what = f"no {missing[0]}" if missing else f"an unknown {unknown[0]}"
             raise ValueError(
-                f"{caller}: {argument} has {what}: expected a number for each of the "
+                f"{caller}: {argument} has {what}: expected a scalar for each of the "
                 f"losses {names}, got {tuple(found)}."
             )
         values = [found[name] for name in names]
@@ -98,7 +98,7 @@ def by_name(
         values = jnp.asarray(values)
         if values.shape != (len(names),):
             raise ValueError(
-                f"{caller}: {argument} must be a number for each of the losses "
+                f"{caller}: {argument} must be a scalar for each of the losses "
                 f"{names}, got shape {values.shape}."
             )
     for name, x in zip(names, values, strict=True):
