@@ -42,7 +42,7 @@ def fairgrad(alpha: float = 1.0) -> Weighting:
       >>> import mmpareto_jax as mmp
       >>> weighting = mmp.weightings.fairgrad()
       >>> gramian = jnp.diag(jnp.array([1.0, 4.0]))
-      >>> print(weighting.weights(gramian, weighting.init(2), scale=1.0)[0])
+      >>> print(weighting.weights(gramian, weighting.init(2))[0])
       [1.  0.5]
 
     References:
