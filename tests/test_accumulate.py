@@ -133,8 +133,12 @@ def test_the_memory_is_that_of_a_part():
 def test_errors():
     with pytest.raises(ValueError, match="num_micro_batches must be >= 1, got 0"):
         mmp.accumulate(STEP, 0)
-    with pytest.raises(ValueError, match=r"leaf 'x' of the batch has shape \(12, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"leaf 'x' of the batch \(argument 1\) has shape \(12, 3\)"
+    ):
         mmp.accumulate(STEP, 5)(PARAMS, BATCH)
     scalar = BATCH | {"weight": jnp.ones(())}
-    with pytest.raises(ValueError, match=r"leaf 'weight' of the batch has shape \(\)"):
+    with pytest.raises(
+        ValueError, match=r"leaf 'weight' of the batch \(argument 1\) has shape \(\)"
+    ):
         mmp.accumulate(STEP, 2)(PARAMS, scalar)
