@@ -15,47 +15,59 @@ from mmpareto_jax._gradients.constants import Array, Known, unknown
 from mmpareto_jax._gradients.groups import PyTree
 from mmpareto_jax._gradients.lanes import Lanes, rows_of, values_of
 from mmpareto_jax._gradients.losses import named_scalars, split_aux
+from mmpareto_jax._gradients.mixes import Mixes
 from mmpareto_jax._gradients.pullback import Pullback, evaluate
 from mmpareto_jax._gradients.reach import Fact, Rows, about, seed, trace
 
 
 @dataclasses.dataclass(frozen=True)
 class Pulled:
-    """What one forward and one backward pass give.
+    """A forward pass, and the backward passes that can follow it.
 
     Attributes:
       losses: as the function returns them.
       aux: as the function returns it.
       names: of the objectives.
       rows: per leaf of the parameters the objectives that reach it.
-      grads: per leaf its gradients as lanes (or an array of zeros: no row); None if
-        only the rows were asked for.
     """
 
     losses: Any
     aux: Any
     names: tuple[str, ...]
     rows: list[Rows]
-    grads: list[Any] | None
+    # For all objectives; or a list, one for each, where it has a constant part.
+    _backward: _Backward | list[_Backward]
+
+    def objectives(self, pullback: Pullback) -> list[Any]:
+        """Per leaf its gradients as lanes; or an array of zeros, if it has no row."""
+        if isinstance(self._backward, _Backward):
+            return self._backward.evaluate(pullback)
+        # One objective has one row: there is nothing to batch.
+        found = [x.evaluate("unroll") for x in self._backward]
+        return [
+            Lanes(own, tuple(_row(found[k][i]) for k in own)) if own else found[0][i]
+            for i, own in enumerate(self.rows)
+        ]
+
+    def mixed(self, pullback: Pullback, mixes: Mixes) -> list[jax.Array]:
+        """Per leaf one weighted sum of its gradients, in as few passes as can be."""
+        if isinstance(self._backward, _Backward):
+            return self._backward.evaluate(pullback, mixes)
+        found = self.objectives(pullback)
+        return [mixes.output(i, x) for i, x in enumerate(found)]
 
 
-def pull_back(
-    call: Callable[[PyTree], Any],
-    params: PyTree,
-    has_aux: bool,
-    pullback: Pullback | None,
-) -> Pulled:
-    """Runs the forward pass and pulls back every objective.
+def pull_back(call: Callable[[PyTree], Any], params: PyTree, has_aux: bool) -> Pulled:
+    """Runs the forward pass, and finds what reaches which parameter.
 
-    All in one sweep where the backward pass is linear. Where a ``custom_vjp`` adds a
-    constant to it, nothing says whose it is: each objective is then pulled back by
-    itself, which is what ``jax.grad`` of it does, and XLA merges the forward passes.
+    One backward pass is for all objectives where it is linear. Where a ``custom_vjp``
+    adds a constant to it, nothing says whose it is: each objective is then pulled back
+    by itself, which is what ``jax.grad`` of it does, and XLA merges the forward passes.
 
     Args:
       call: of the parameters; returns the losses, with `has_aux` and aux.
       params: the parameters.
       has_aux: whether there is aux.
-      pullback: how to evaluate; None if only the rows are wanted.
     """
     names: tuple[str, ...] = ()
     order: list[Any] | None = None
@@ -72,8 +84,7 @@ def pull_back(
         losses = {name: losses[name] for name in order}
     if all(x.zero for x in backward.facts):
         rows = [x.rows for x in backward.facts]
-        grads = None if pullback is None else backward.evaluate(pullback)
-        return Pulled(losses, aux, names, rows, grads)
+        return Pulled(losses, aux, names, rows, backward)
     alone = [
         _linearised(functools.partial(_only, scalars, k), params)[0]
         for k in range(len(names))
@@ -82,15 +93,7 @@ def pull_back(
         tuple(k for k, x in enumerate(facts) if x.where or not x.zero)
         for facts in zip(*(x.facts for x in alone), strict=True)
     ]
-    if pullback is None:
-        return Pulled(losses, aux, names, rows, None)
-    # One objective has one row: there is nothing to batch.
-    found = [x.evaluate("unroll") for x in alone]
-    grads = [
-        Lanes(own, tuple(_row(found[k][i]) for k in own)) if own else found[0][i]
-        for i, own in enumerate(rows)
-    ]
-    return Pulled(losses, aux, names, rows, grads)
+    return Pulled(losses, aux, names, rows, alone)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +105,9 @@ class _Backward:
     cotangents: list[jax.Array]
     facts: list[Fact]
 
-    def evaluate(self, pullback: Pullback) -> list[Any]:
-        return evaluate(self.closed, self.consts, self.cotangents, pullback=pullback)
+    def evaluate(self, pullback: Pullback, mixes: Mixes | None = None) -> list[Any]:
+        given = self.closed, self.consts, self.cotangents
+        return evaluate(*given, pullback=pullback, mixes=mixes)
 
 
 def _linearised(

@@ -18,7 +18,8 @@ class Lanes:
     """A cotangent-dependent value, for the objectives that it depends on.
 
     Attributes:
-      rows: the objectives, increasing; for all others the value is zero.
+      rows: the objectives, increasing; for all others the value is zero. Or mixes of
+        them (``mixes.py``), which have negative numbers.
       values: a tuple of one array per row; or, stacked, one array [len(rows), ...].
     """
 
@@ -29,6 +30,11 @@ class Lanes:
     def stacked(self) -> bool:
         """Whether the values are one array."""
         return not isinstance(self.values, tuple)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the rows are mixes of objectives."""
+        return self.rows[0] < 0
 
     def at(self, rows: Rows) -> Lanes:
         """The same value on these rows: without others, and zero on new ones."""

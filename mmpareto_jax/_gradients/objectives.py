@@ -111,7 +111,7 @@ def value_and_objective_grads(
     def value_and_grads(params: PyTree, *args: Any, **kwargs: Any) -> Any:
         _check_params(params, "value_and_objective_grads")
         call = functools.partial(_call, fun, args, kwargs)
-        found = pull_back(call, params, has_aux, pullback)
+        found = pull_back(call, params, has_aux)
         rows, names = found.rows, found.names
         if named is not None:
             # A bare number stands for whatever the function calls that many losses.
@@ -119,7 +119,7 @@ def value_and_objective_grads(
             given = as_groups(names, "value_and_objective_grads") if bare else named
             rows = _rows_as_given(given, names, params, None if dense else rows)
         leaves, treedef = jax.tree.flatten(params)
-        swept = cast("list[Any]", found.grads)
+        swept = found.objectives(pullback)
         grads = [gradient(x, r, p) for x, r, p in zip(swept, rows, leaves, strict=True)]
         values = (found.losses, found.aux) if has_aux else found.losses
         return values, jax.tree.unflatten(treedef, grads)
@@ -188,7 +188,7 @@ def objective_groups(
     def record(params: PyTree, dynamic: list[Any]) -> None:
         args, kwargs = rebuild(dynamic)
         call = functools.partial(_call, fun, args, kwargs)
-        pulled = pull_back(call, params, has_aux, None)
+        pulled = pull_back(call, params, has_aux)
         found["names"], found["rows"] = pulled.names, pulled.rows
 
     _check_params(params, "objective_groups")

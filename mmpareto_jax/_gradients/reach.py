@@ -21,7 +21,7 @@ from mmpareto_jax._gradients.zeros import CLIPS, zero_out
 Rows: TypeAlias = tuple[int, ...]
 
 # Primitives whose inner jaxpr has their own inputs and outputs, one to one.
-_CALLS = frozenset(
+CALLS = frozenset(
     (
         "jit",
         "pjit",
@@ -87,7 +87,7 @@ def flow(eqn: jex.JaxprEqn, ins: Sequence[Fact]) -> list[Fact]:
     name = eqn.primitive.name
     if name in _FLOWS:
         return _FLOWS[name](eqn, ins)
-    if name in _CALLS:
+    if name in CALLS:
         return trace(eqn.params.get("jaxpr") or eqn.params["call_jaxpr"], ins)
     if name in _PLACES:
         return list(ins)
@@ -117,6 +117,16 @@ def trace(
     consts: Sequence[Fact] | None = None,
 ) -> list[Fact]:
     """What is known of the outputs of a jaxpr, from its inputs (and constants)."""
+    env = environment(jaxpr, ins, consts)
+    return [read(env, v) for v in getattr(jaxpr, "jaxpr", jaxpr).outvars]
+
+
+def environment(
+    jaxpr: jex.Jaxpr | jex.ClosedJaxpr,
+    ins: Sequence[Fact],
+    consts: Sequence[Fact] | None = None,
+) -> dict[Any, Fact]:
+    """What is known of every variable of a jaxpr."""
     if consts is None:
         consts = [about(x) for x in getattr(jaxpr, "consts", ())]
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
@@ -125,7 +135,7 @@ def trace(
     for eqn in jaxpr.eqns:
         outs = flow(eqn, [read(env, v) for v in eqn.invars])
         env.update(zip(eqn.outvars, outs, strict=True))
-    return [read(env, v) for v in jaxpr.outvars]
+    return env
 
 
 def read(env: Mapping[Any, Fact], v: Any) -> Fact:
@@ -229,9 +239,13 @@ def _while(eqn: jex.JaxprEqn, ins: Sequence[Fact]) -> list[Fact]:
 
 
 def _shard_map(eqn: jex.JaxprEqn, ins: Sequence[Fact]) -> list[Fact]:
+    outs = trace(eqn.params["jaxpr"], inside_shards(ins))
+    return [_everywhere(x, x.rows) for x in outs]
+
+
+def inside_shards(ins: Sequence[Fact]) -> list[Fact]:
     """Inside, arrays are parts of those outside: other places, the same objectives."""
-    inside = [_everywhere(x, x.rows) for x in ins]
-    return [_everywhere(x, x.rows) for x in trace(eqn.params["jaxpr"], inside)]
+    return [_everywhere(x, x.rows) for x in ins]
 
 
 _FLOWS: dict[str, Callable[[jex.JaxprEqn, Sequence[Fact]], list[Fact]]] = {
