@@ -2,6 +2,8 @@
 
 from mmpareto_jax import weightings as weightings
 from mmpareto_jax._combine.aggregate import aggregate as aggregate
+from mmpareto_jax._combine.combined_grads import CombinedGrads as CombinedGrads
+from mmpareto_jax._combine.combined_grads import combined_grads as combined_grads
 from mmpareto_jax._combine.feature_level import FeatureLevel as FeatureLevel
 from mmpareto_jax._combine.feature_level import feature_level as feature_level
 from mmpareto_jax._combine.mmpareto_transformation import mmpareto as mmpareto

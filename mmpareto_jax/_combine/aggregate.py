@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mmpareto_jax._combine.extras import Extras
-from mmpareto_jax._combine.kinds import Group, OfLeaf, kind_of
+from mmpareto_jax._combine.kinds import Group, OfLeaf, Weights, kind_of
 from mmpareto_jax._combine.state import AggregateState, nothing_seen, seen
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import (
@@ -22,11 +22,16 @@ from mmpareto_jax._gradients.groups import (
 )
 from mmpareto_jax._gradients.manual import vary, varying_axes
 from mmpareto_jax._gramians.gramian import (
+    Gramians,
     check_stacked,
+    combine,
     group_gramians,
     in_one_scale,
+    no_gramians,
 )
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
+
+Weigh: TypeAlias = Callable[..., tuple[dict[str, Weights], AggregateState]]
 
 
 def aggregate(
@@ -35,6 +40,7 @@ def aggregate(
     *,
     leaf_magnitude: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     axis_name: str | Sequence[str] | None = None,
+    diagnostics: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Combines stacked gradients by a weighting, group by group.
 
@@ -59,6 +65,9 @@ def aggregate(
         ``()`` says that every device has gradients of its own model. By default,
         gradients whose type says that they vary over an axis are refused; with
         ``check_vma=False`` nothing says so.
+      diagnostics: False keeps nothing for :func:`diagnostics`, and computes nothing
+        that only it reads: ``uniform``, ``mean``, ``constant``, ``random`` and loss
+        weightings then take no Gramian.
 
     Returns:
       A transformation from updates with leaves [K_g, \*param.shape] to updates with
@@ -90,7 +99,9 @@ def aggregate(
       [-0.05 -0.15]
     """
     if leaf_magnitude is None:
-        return transformation(weighting, objectives, axis_name=axis_name)
+        return transformation(
+            weighting, objectives, axis_name=axis_name, diagnostics=diagnostics
+        )
     if not isinstance(weighting, Weighting):
         raise TypeError("aggregate: leaf_magnitude needs a Weighting.")
 
@@ -98,7 +109,24 @@ def aggregate(
         common, scale = in_one_scale(gramian, rows), jnp.max(rows)
         return weights * leaf_magnitude(common * scale**2, weights / rows)
 
-    return transformation(weighting, objectives, of_leaf, axis_name=axis_name)
+    return transformation(
+        weighting, objectives, of_leaf, axis_name=axis_name, diagnostics=diagnostics
+    )
+
+
+class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
+    """The transformation, and what it does where nobody has the rows.
+
+    Attributes:
+      weigh: ``weigh(gramians, state, losses=...) -> (weights, state)``, of each group
+        of several objectives from its Gramians; None for a rule without weights.
+      axis_names: over which Gramians are summed.
+      check: ``check(path, rows)`` raises if they vary over others.
+    """
+
+    weigh: Weigh | None
+    axis_names: tuple[str, ...]
+    check: Callable[[str, jax.Array], None]
 
 
 def transformation(
@@ -107,7 +135,8 @@ def transformation(
     of_leaf: OfLeaf | None = None,
     *,
     axis_name: str | Sequence[str] | None = None,
-) -> optax.GradientTransformationExtraArgs:
+    diagnostics: bool = True,
+) -> Aggregation:
     """:func:`aggregate`, with a leaf's own weights where its magnitude is its own.
 
     Args:
@@ -116,10 +145,15 @@ def transformation(
       of_leaf: ``of_leaf(gramian, weights, rows) -> weights``: for a leaf, from its
         Gramian and the group's weights, all of gradients divided by `rows`.
       axis_name: see :func:`aggregate`.
+      diagnostics: see :func:`aggregate`.
     """
     groups = as_groups(objectives, "aggregate")
     kind = kind_of(weighting, of_leaf)
     axis_names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
+
+    def check(path: str, leaf: jax.Array) -> None:
+        if axis_name is None or axis_names:
+            _check_axes(path, leaf, axis_names)
 
     def init(params: optax.Params) -> AggregateState:
         sizes, zeros = {}, {}
@@ -127,7 +161,8 @@ def transformation(
             num, own = len(groups.groups[name]), leaves.values()
             sizes[name] = [jax.ShapeDtypeStruct((num, *x.shape), x.dtype) for x in own]
             zeros[name] = nothing_seen(num, wide(*own), has_weights=kind.has_weights)
-        state = AggregateState(kind.init(len(groups.objectives), sizes), zeros)
+        rule_state = kind.init(len(groups.objectives), sizes)
+        state = AggregateState(rule_state, zeros if diagnostics else None)
         # Of parameters that differ between devices the state does, too.
         axes = [varying_axes(x) for x in jax.tree.leaves(params)]
         return vary(state, frozenset().union(*axes) - frozenset(axis_names))
@@ -141,31 +176,66 @@ def transformation(
         leaves = named_leaves(updates)
         by_group = _by_group(groups, leaves)
         _check(groups, leaves, params)
-        if axis_name is None or axis_names:
-            _check_axes(by_group, axis_names)
+        for path, leaf in (x for own in by_group.values() for x in own.items()):
+            check(path, leaf)
         stacks = [list(own.values()) for own in by_group.values()]
-        gramians = group_gramians(stacks, axis_names)
+        needed = diagnostics or kind.reads_gramians
+        gramians = (group_gramians if needed else no_gramians)(stacks, axis_names)
         extras = Extras(groups, extra_args)
         shared, rule_state = kind.begin(extras, state.weighting)
 
         out: dict[str, jax.Array] = {}
-        found = dict(state.diagnostics)
+        weights: dict[str, Weights | None] = {}
         for (name, own), g in zip(by_group.items(), gramians, strict=True):
             group = Group(name, g, own)
             applied, rule_state = kind.apply(group, extras, shared, rule_state)
             out.update(zip(own, applied.combined, strict=True))
-            found[name] = seen(g, applied.weights, like=state.diagnostics[name])
+            weights[name] = applied.weights
         for path, leaf in leaves:
             if leaf.shape[0] == 1:
-                name = groups.group_of(path)
-                out[path] = kind.alone(name, leaf, extras, shared)
+                weight = kind.alone(groups.group_of(path), extras, shared)
+                out[path] = leaf[0] if weight is None else combine(weight, leaf)
             elif leaf.shape[0] == 0:
                 out[path] = jnp.zeros_like(leaf, shape=leaf.shape[1:])
         combined = [out[path] for path, _ in leaves]
         tree = jax.tree.unflatten(jax.tree.structure(updates), combined)
-        return tree, AggregateState(rule_state, found)
+        found = dict(zip(by_group, gramians, strict=True))
+        return tree, AggregateState(rule_state, _seen(found, weights, state))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def weigh(
+        gramians: Mapping[str, Gramians], state: AggregateState, **extra_args: Any
+    ) -> tuple[dict[str, Weights], AggregateState]:
+        extras = Extras(groups, extra_args)
+        shared, rule_state = kind.begin(extras, state.weighting)
+        weights: dict[str, Weights] = {}
+        for name, g in gramians.items():
+            group = Group(name, g, {})
+            weights[name], rule_state = kind.weigh(group, extras, shared, rule_state)
+        after = AggregateState(rule_state, _seen(gramians, weights, state))
+        for name, names in groups.groups.items():
+            if len(names) == 1:
+                weight = kind.alone(name, extras, shared)
+                weights[name] = Weights(jnp.ones(1) if weight is None else weight)
+        return weights, after
+
+    found = Aggregation(init, update)
+    found.weigh = weigh if kind.has_weights else None
+    found.axis_names, found.check = axis_names, check
+    return found
+
+
+def _seen(
+    gramians: Mapping[str, Gramians],
+    weights: Mapping[str, Weights | None],
+    state: AggregateState,
+) -> dict[str, dict[str, jax.Array]] | None:
+    """The diagnostics of a step; None if none are kept."""
+    if state.diagnostics is None:
+        return None
+    before = dict(state.diagnostics)
+    return before | {
+        name: seen(g, weights[name], like=before[name]) for name, g in gramians.items()
+    }
 
 
 def _by_group(
@@ -180,19 +250,16 @@ def _by_group(
     return found
 
 
-def _check_axes(
-    by_group: dict[str, dict[str, Any]], axis_names: tuple[str, ...]
-) -> None:
-    for path, leaf in (x for own in by_group.values() for x in own.items()):
-        unknown = sorted(varying_axes(leaf) - frozenset(axis_names))
-        if unknown:
-            raise ValueError(
-                f"aggregate: leaf {path!r} varies over the mesh axis {unknown[0]!r}: "
-                "inner products would be those of this device's part alone. Reduce the "
-                "gradients first (jax.lax.pmean). Or, if they are sharded over it, "
-                f"pass axis_name={unknown[0]!r}; or axis_name=() if every device "
-                "trains a model of its own."
-            )
+def _check_axes(path: str, leaf: jax.Array, axis_names: tuple[str, ...]) -> None:
+    unknown = sorted(varying_axes(leaf) - frozenset(axis_names))
+    if unknown:
+        raise ValueError(
+            f"aggregate: leaf {path!r} varies over the mesh axis {unknown[0]!r}: "
+            "inner products would be those of this device's part alone. Reduce the "
+            "gradients first (jax.lax.pmean). Or, if they are sharded over it, "
+            f"pass axis_name={unknown[0]!r}; or axis_name=() if every device "
+            "trains a model of its own."
+        )
 
 
 def _check(

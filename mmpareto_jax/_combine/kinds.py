@@ -31,23 +31,36 @@ class Group(NamedTuple):
     leaves: Mapping[str, jax.Array]
 
 
+class Weights(NamedTuple):
+    """The weights of a group.
+
+    Attributes:
+      group: [K], of the gradients divided by the Gramian's rows.
+      leaves: the same for each leaf where they differ.
+    """
+
+    group: jax.Array
+    leaves: Sequence[jax.Array] | None = None
+
+
 class Applied(NamedTuple):
     """What a rule made of a group.
 
     Attributes:
       combined: an array [...] for each leaf, in their order.
-      weights: [K], of the gradients divided by the Gramian's rows, and the same for
-        each leaf where they differ; None for a rule that has none.
+      weights: None for a rule that has none.
     """
 
     combined: Sequence[jax.Array]
-    weights: tuple[jax.Array, Sequence[jax.Array] | None] | None
+    weights: Weights | None
 
 
 class Kind(Protocol):
     """A rule of any kind. Of a state it keeps nothing of a step that is not finite."""
 
     has_weights: bool
+    # Whether it looks at what is in the Gramians, which else need not be there.
+    reads_gramians: bool
 
     def init(
         self, num: int, sizes: Mapping[str, Sequence[jax.ShapeDtypeStruct]]
@@ -62,15 +75,18 @@ class Kind(Protocol):
     def begin(self, extras: Extras, state: State) -> tuple[State, State]:
         """What the groups of one step share, and the state that they change."""
 
+    def weigh(
+        self, group: Group, extras: Extras, shared: State, state: State
+    ) -> tuple[Weights, State]:
+        """The weights of one group, of a rule that has any; no leaves are needed."""
+
     def apply(
         self, group: Group, extras: Extras, shared: State, state: State
     ) -> tuple[Applied, State]:
         """Combines the gradients of one group."""
 
-    def alone(
-        self, group: str, leaf: jax.Array, extras: Extras, shared: State
-    ) -> jax.Array:
-        """The update of a leaf [1, ...], which a single objective reaches."""
+    def alone(self, group: str, extras: Extras, shared: State) -> jax.Array | None:
+        """[1], the weight of a single objective; None where that passes unchanged."""
 
 
 def kind_of(
@@ -91,11 +107,9 @@ class _PerGroup:
         del extras
         return None, dict(state)
 
-    def alone(
-        self, group: str, leaf: jax.Array, extras: Extras, shared: State
-    ) -> jax.Array:
+    def alone(self, group: str, extras: Extras, shared: State) -> jax.Array | None:
         del group, extras, shared
-        return leaf[0]
+        return None
 
 
 class _OfGramian(_PerGroup):
@@ -105,6 +119,7 @@ class _OfGramian(_PerGroup):
 
     def __init__(self, rule: Weighting, of_leaf: OfLeaf | None):
         self.rule, self.of_leaf = rule, of_leaf
+        self.reads_gramians = rule.reads_gramian or of_leaf is not None
 
     def init(
         self, num: int, sizes: Mapping[str, Sequence[jax.ShapeDtypeStruct]]
@@ -112,9 +127,9 @@ class _OfGramian(_PerGroup):
         del num
         return {name: self.rule.init(x[0].shape[0]) for name, x in sizes.items()}
 
-    def apply(
+    def weigh(
         self, group: Group, extras: Extras, shared: State, state: State
-    ) -> tuple[Applied, State]:
+    ) -> tuple[Weights, State]:
         del shared
         g, name = group.gramians, group.name
         more = extras.of_group(self.rule, *group)
@@ -126,13 +141,20 @@ class _OfGramian(_PerGroup):
         if self.of_leaf is not None:
             each = [self.of_leaf(leaf, weights, g.rows) for leaf in g.leaves]
         after = kept(_finite(g, more), after, state[name])
-        return _weighted(group, weights, each), {**state, name: after}
+        return Weights(weights, each), {**state, name: after}
+
+    def apply(
+        self, group: Group, extras: Extras, shared: State, state: State
+    ) -> tuple[Applied, State]:
+        weights, state = self.weigh(group, extras, shared, state)
+        return _weighted(group, weights), state
 
 
 class _OfLeaves(_PerGroup):
     """Another formula, of the stacked gradients themselves."""
 
     has_weights = False
+    reads_gramians = True  # whether they are finite
 
     def __init__(self, rule: Aggregator):
         self.rule = rule
@@ -142,6 +164,11 @@ class _OfLeaves(_PerGroup):
     ) -> State:
         del num
         return {name: self.rule.init(x) for name, x in sizes.items()}
+
+    def weigh(
+        self, group: Group, extras: Extras, shared: State, state: State
+    ) -> tuple[Weights, State]:
+        raise NotImplementedError("a rule of the rows has no weights")
 
     def apply(
         self, group: Group, extras: Extras, shared: State, state: State
@@ -158,6 +185,7 @@ class _OfLosses:
     """Weights of all objectives at once, from their losses; also of single ones."""
 
     has_weights = True
+    reads_gramians = False
 
     def __init__(self, rule: LossWeighting):
         self.rule = rule
@@ -173,25 +201,28 @@ class _OfLosses:
         weights, after = self.rule.weights(losses, state, **more)
         return weights, kept(jnp.isfinite(losses).all(), after, state)
 
+    def weigh(
+        self, group: Group, extras: Extras, shared: State, state: State
+    ) -> tuple[Weights, State]:
+        g = group.gramians
+        weights = shared[extras.rows(group.name)].astype(g.total.dtype) * g.rows
+        return Weights(weights), state
+
     def apply(
         self, group: Group, extras: Extras, shared: State, state: State
     ) -> tuple[Applied, State]:
-        g = group.gramians
-        weights = shared[extras.rows(group.name)].astype(g.total.dtype) * g.rows
+        weights, state = self.weigh(group, extras, shared, state)
         return _weighted(group, weights), state
 
-    def alone(
-        self, group: str, leaf: jax.Array, extras: Extras, shared: State
-    ) -> jax.Array:
-        return combine(shared[extras.rows(group)], leaf)
+    def alone(self, group: str, extras: Extras, shared: State) -> jax.Array | None:
+        weight: jax.Array = shared[extras.rows(group)]
+        return weight
 
 
-def _weighted(
-    group: Group, weights: jax.Array, each: Sequence[jax.Array] | None = None
-) -> Applied:
+def _weighted(group: Group, weights: Weights) -> Applied:
     leaves, rows = group.leaves.values(), group.gramians.rows
-    pairs = zip(each or [weights] * len(leaves), leaves, strict=True)
-    return Applied([combine(own, leaf, rows) for own, leaf in pairs], (weights, each))
+    pairs = zip(weights.leaves or [weights.group] * len(leaves), leaves, strict=True)
+    return Applied([combine(own, leaf, rows) for own, leaf in pairs], weights)
 
 
 def _finite(g: Gramians, more: Mapping[str, Any]) -> jax.Array:

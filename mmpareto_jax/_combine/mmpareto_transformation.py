@@ -27,6 +27,7 @@ def mmpareto(
     magnitude: bool = True,
     max_magnitude: float | None = None,
     axis_name: str | Sequence[str] | None = None,
+    diagnostics: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Combines the gradients of several objectives by the MMPareto rule.
 
@@ -70,6 +71,7 @@ def mmpareto(
         the norm is the ratio of the two lengths. Many tasks of unequal difficulty need
         a limit.
       axis_name: see :func:`aggregate`.
+      diagnostics: see :func:`aggregate`.
 
     Returns:
       A transformation from updates with leaves [K_g, \*param.shape] to updates with
@@ -105,7 +107,7 @@ def mmpareto(
             magnitude=magnitude,
             max_magnitude=max_magnitude,
         )
-        return aggregate(rule, objectives, axis_name=axis_name)
+        return aggregate(rule, objectives, axis_name=axis_name, diagnostics=diagnostics)
     if variant == "official":
         rules.check_limit(max_magnitude)
         return transformation(
@@ -115,6 +117,7 @@ def mmpareto(
             objectives,
             functools.partial(_upward, limit=max_magnitude) if magnitude else None,
             axis_name=axis_name,
+            diagnostics=diagnostics,
         )
     raise ValueError(
         f"mmpareto: `variant` must be 'paper' or 'official', got {variant!r}."

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmpareto_jax._combine.kinds import Weights
 from mmpareto_jax._gramians.gramian import Gramians, power_below
 from mmpareto_jax._gramians.min_norm import SolverReport
 
@@ -20,11 +21,11 @@ class AggregateState(NamedTuple):
       weighting: group -> the rule's own state; for a ``LossWeighting``, which sees all
         objectives at once, its one state.
       diagnostics: group -> what :func:`diagnostics` returns for it. Groups of one
-        objective have neither.
+        objective have neither. None with ``diagnostics=False``.
     """
 
     weighting: Any
-    diagnostics: dict[str, dict[str, jax.Array]]
+    diagnostics: dict[str, dict[str, jax.Array]] | None
 
 
 def diagnostics(opt_state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
@@ -51,7 +52,8 @@ def diagnostics(opt_state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
         the linear systems that it took.
 
     Raises:
-      ValueError: there is no such state, or two have a group of the same name.
+      ValueError: there is no such state, two have a group of the same name, or the
+        aggregation was told to keep none.
 
     Example:
       >>> import jax.numpy as jnp
@@ -71,6 +73,11 @@ def diagnostics(opt_state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
         raise ValueError("diagnostics: the state contains no AggregateState.")
     found: dict[str, dict[str, jax.Array]] = {}
     for state in states:
+        if state.diagnostics is None:
+            raise ValueError(
+                "diagnostics: the aggregation keeps none: it was made with "
+                "diagnostics=False."
+            )
         for name, values in _with_reports(state).items():
             if name in found:
                 raise ValueError(
@@ -83,7 +90,7 @@ def diagnostics(opt_state: optax.OptState) -> dict[str, dict[str, jax.Array]]:
 
 def _with_reports(state: AggregateState) -> dict[str, dict[str, jax.Array]]:
     """The diagnostics, and with them what a solver said of itself."""
-    found = {name: dict(values) for name, values in state.diagnostics.items()}
+    found = {name: dict(values) for name, values in (state.diagnostics or {}).items()}
 
     def is_report(x: Any) -> bool:
         return isinstance(x, SolverReport)
@@ -113,7 +120,7 @@ def nothing_seen(
 
 def seen(
     g: Gramians,
-    weights: tuple[jax.Array, Sequence[jax.Array] | None] | None,
+    weights: Weights | None,
     *,
     like: Mapping[str, jax.Array],
 ) -> dict[str, jax.Array]:
@@ -121,8 +128,7 @@ def seen(
 
     Args:
       g: of the group.
-      weights: [K], of the gradients divided by ``g.rows``; and the same for each leaf
-        where leaves were rescaled by themselves. None for a rule without weights.
+      weights: None for a rule without weights.
       like: the last ones.
     """
     # The root of a zero has no derivative, and nobody asks for one.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
+from mmpareto_jax._gradients.binding import barriers
 from mmpareto_jax._gradients.constants import Array, Known, unknown
 from mmpareto_jax._gradients.groups import PyTree
 from mmpareto_jax._gradients.lanes import Lanes, rows_of, values_of
@@ -18,6 +19,7 @@ from mmpareto_jax._gradients.losses import named_scalars, split_aux
 from mmpareto_jax._gradients.mixes import Mixes
 from mmpareto_jax._gradients.pullback import Pullback, evaluate
 from mmpareto_jax._gradients.reach import Fact, Rows, about, seed, trace
+from mmpareto_jax._gradients.sweep import Sink
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +51,26 @@ class Pulled:
             for i, own in enumerate(self.rows)
         ]
 
-    def mixed(self, pullback: Pullback, mixes: Mixes) -> list[jax.Array]:
-        """Per leaf one weighted sum of its gradients, in as few passes as can be."""
+    def reduced(self, pullback: Pullback, sink: Sink) -> list[Any]:
+        """Per leaf what `sink` keeps of its gradients, one leaf after another."""
         if isinstance(self._backward, _Backward):
-            return self._backward.evaluate(pullback, mixes)
+            return self._backward.evaluate(pullback, sink=sink)
+        return [sink(i, x) for i, x in enumerate(self.objectives(pullback))]
+
+    def mixed(
+        self, pullback: Pullback, mixes: Mixes, *, again: bool = False
+    ) -> list[jax.Array]:
+        """Per leaf one weighted sum of its gradients, in as few passes as can be.
+
+        Args:
+          pullback: how to evaluate what is not mixed.
+          mixes: the sums.
+          again: keeps XLA from merging this with an earlier pass, whose values it
+            would keep from then on.
+        """
+        if isinstance(self._backward, _Backward):
+            once = self._backward.after(mixes.weights) if again else self._backward
+            return once.evaluate(pullback, mixes=mixes)
         found = self.objectives(pullback)
         return [mixes.output(i, x) for i, x in enumerate(found)]
 
@@ -105,9 +123,21 @@ class _Backward:
     cotangents: list[jax.Array]
     facts: list[Fact]
 
-    def evaluate(self, pullback: Pullback, mixes: Mixes | None = None) -> list[Any]:
+    def evaluate(
+        self,
+        pullback: Pullback,
+        *,
+        mixes: Mixes | None = None,
+        sink: Sink | None = None,
+    ) -> list[Any]:
         given = self.closed, self.consts, self.cotangents
-        return evaluate(*given, pullback=pullback, mixes=mixes)
+        return evaluate(*given, pullback=pullback, mixes=mixes, sink=sink)
+
+    def after(self, values: PyTree) -> _Backward:
+        """The same pass, which begins when these values are there."""
+        both = [*self.cotangents, *jax.tree.leaves(values)]
+        own = barriers(both, [True] * len(both))[: len(self.cotangents)]
+        return dataclasses.replace(self, cotangents=own)
 
 
 def _linearised(

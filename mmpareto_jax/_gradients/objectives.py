@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax._gradients.backward import pull_back
+from mmpareto_jax._gradients.backward import Pulled, pull_back
 from mmpareto_jax._gradients.groups import (
     ObjectiveGroups,
     Objectives,
@@ -100,18 +99,13 @@ def value_and_objective_grads(
       >>> print(grads["head"])  # joint alone
       [[2. 4.]]
     """
-    if pullback not in ("unroll", "vmap"):
-        raise ValueError(
-            "value_and_objective_grads: `pullback` must be 'unroll' or 'vmap', got "
-            f"{pullback!r}."
-        )
+    check_pullback(pullback, "value_and_objective_grads")
     named = None if groups is None else as_groups(groups, "value_and_objective_grads")
     dense = not isinstance(groups, ObjectiveGroups)
 
     def value_and_grads(params: PyTree, *args: Any, **kwargs: Any) -> Any:
-        _check_params(params, "value_and_objective_grads")
-        call = functools.partial(_call, fun, args, kwargs)
-        found = pull_back(call, params, has_aux)
+        check_params(params, "value_and_objective_grads")
+        found = pull_back(bound(fun, args, kwargs), params, has_aux)
         rows, names = found.rows, found.names
         if named is not None:
             # A bare number stands for whatever the function calls that many losses.
@@ -183,17 +177,21 @@ def objective_groups(
       none            -                unused
     """
     dynamic, rebuild = _split_arrays((args, kwargs))
-    found: dict[str, Any] = {}
+    found: list[ObjectiveGroups] = []
 
     def record(params: PyTree, dynamic: list[Any]) -> None:
         args, kwargs = rebuild(dynamic)
-        call = functools.partial(_call, fun, args, kwargs)
-        pulled = pull_back(call, params, has_aux)
-        found["names"], found["rows"] = pulled.names, pulled.rows
+        pulled = pull_back(bound(fun, args, kwargs), params, has_aux)
+        found.append(groups_found(pulled, params))
 
-    _check_params(params, "objective_groups")
+    check_params(params, "objective_groups")
     jax.eval_shape(record, params, dynamic)
-    names, reached = found["names"], found["rows"]
+    return found[0]
+
+
+def groups_found(pulled: Pulled, params: PyTree) -> ObjectiveGroups:
+    """The groups of the parameters that a function was differentiated by."""
+    names, reached = pulled.names, pulled.rows
     paths = [path for path, _ in named_leaves(params)]
     members: dict[str, str] = {}
     groups: dict[str, tuple[str, ...]] = {}
@@ -210,8 +208,9 @@ def _quoted(name: str) -> str:
     return name if plain else repr(name)
 
 
-def _call(fun: Any, args: Any, kwargs: Any, params: PyTree) -> Any:
-    return fun(params, *args, **kwargs)
+def bound(fun: Any, args: Any, kwargs: Any) -> Callable[[PyTree], Any]:
+    """The function of its parameters alone."""
+    return lambda params: fun(params, *args, **kwargs)
 
 
 def _rows_as_given(
@@ -241,7 +240,8 @@ def _rows_as_given(
     return rows
 
 
-def _check_params(params: PyTree, caller: str) -> None:
+def check_params(params: PyTree, caller: str) -> None:
+    """Raises unless all parameters are real floating arrays."""
     for path, leaf in named_leaves(params):
         dtype = getattr(leaf, "dtype", None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
@@ -249,6 +249,14 @@ def _check_params(params: PyTree, caller: str) -> None:
                 f"{caller}: parameter {path!r} must be a real floating array, got "
                 f"{dtype or type(leaf).__name__}."
             )
+
+
+def check_pullback(pullback: str, caller: str) -> None:
+    """Raises unless it is a way of evaluating a backward pass."""
+    if pullback not in ("unroll", "vmap"):
+        raise ValueError(
+            f"{caller}: `pullback` must be 'unroll' or 'vmap', got {pullback!r}."
+        )
 
 
 def _split_arrays(tree: PyTree) -> tuple[list[Any], Callable[[list[Any]], PyTree]]:

@@ -141,7 +141,8 @@ class Sweep:
             for i in ends.get(v, ())
             if i not in self.kept
         }
-        if not taken:
+        if not jax.tree.leaves(taken):
+            self.kept |= taken
             return
         later = {v for e in jaxpr.eqns[number + 1 :] for v in e.invars if _is_var(v)}
         later |= {v for v in jaxpr.outvars if _is_var(v) and v not in ends}

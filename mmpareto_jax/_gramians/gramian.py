@@ -133,16 +133,28 @@ def group_gramians(
     axes -= frozenset(axis_names)
     first = [_plain(*group, over) for group, over in zip(each, shares, strict=True)]
     squares = jnp.concatenate([jnp.diagonal(g.total) for g in first])
-    safe = jnp.all((squares > _SMALLEST_TRUSTED) & (squares < _LARGEST_TRUSTED))
+    safe = is_trusted(squares)
     chosen: list[Gramians] = lax.cond(
         safe,
         lambda: vary(first, axes),
         lambda: vary(
-            [_rescaled(*group, over) for group, over in zip(each, shares, strict=True)],
+            [rescaled(*group, over) for group, over in zip(each, shares, strict=True)],
             axes,
         ),
     )
     return chosen
+
+
+def no_gramians(
+    groups: Sequence[Sequence[jax.Array]], axis_names: Sequence[str] = ()
+) -> list[Gramians]:
+    """In the place of ``group_gramians``, for rules that read their shapes alone."""
+    del axis_names
+    found = []
+    for leaves in groups:
+        unit = jnp.eye(leaves[0].shape[0], dtype=wide(*leaves))
+        found.append(Gramians(unit, [unit] * len(leaves), jnp.ones_like(unit[0])))
+    return found
 
 
 def _plain(
@@ -154,9 +166,15 @@ def _plain(
     return Gramians(total, parts, jnp.ones_like(total[0]))
 
 
-def _rescaled(
+def is_trusted(squares: jax.Array) -> jax.Array:
+    """Whether a Gramian with this diagonal is right to the last digits."""
+    return jnp.all((squares > _SMALLEST_TRUSTED) & (squares < _LARGEST_TRUSTED))
+
+
+def rescaled(
     leaves: Sequence[Stack], dtype: jnp.dtype, shares: Sequence[tuple[str, ...]]
 ) -> Gramians:
+    """The Gramians of a group whose rows are each divided by their power of two."""
     peaks = [
         _over(lax.pmax, _peaks(leaf).astype(dtype), own)
         for leaf, own in zip(leaves, shares, strict=True)

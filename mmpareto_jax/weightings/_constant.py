@@ -41,4 +41,7 @@ def constant(weights: Sequence[float] | jax.Array) -> Weighting:
             )
         return ()
 
-    return Weighting(init, lambda gramian, state: (vector.astype(gramian.dtype), state))
+    def given(gramian: jax.Array, state: tuple[()]) -> tuple[jax.Array, tuple[()]]:
+        return vector.astype(gramian.dtype), state
+
+    return Weighting(init, given, reads_gramian=False)

@@ -47,4 +47,4 @@ def random(seed: int = 0) -> Weighting:
         draw = jax.random.normal(key, gramian.shape[:1], gramian.dtype)
         return jax.nn.softmax(draw), state
 
-    return Weighting(lambda _: random_state(seed), weights)
+    return Weighting(lambda _: random_state(seed), weights, reads_gramian=False)

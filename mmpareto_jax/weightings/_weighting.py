@@ -46,11 +46,15 @@ class Weighting(NamedTuple):
         * "cross": [K, K], inner products of these gradients (rows) with those of
           ``tx.update(..., independent=grads)``, on another batch, divided by scale²;
           without that argument the Gramian itself.
+      reads_gramian: whether the weights depend on what is in the Gramian. Where they
+        depend on its shape and dtype alone, none is computed if nobody else reads it
+        (``mmp.aggregate(..., diagnostics=False)``).
     """
 
     init: Callable[[int], State]
     weights: Callable[..., tuple[jax.Array, State]]
     extras: tuple[str, ...] = ()
+    reads_gramian: bool = True
 
 
 class LossWeighting(NamedTuple):
