@@ -12,6 +12,15 @@ from mmpareto_jax.training._tasks.several_tasks import multi_task
 def make_task(config: Config) -> Task:
     """The task that a config names.
 
+    Args:
+      config: of a run: its task, data and model; and its method, which may ask for a
+        fusion or a sharing of its own.
+
+    Returns:
+      A frozen dataclass: a function that makes the model, the arrays of the splits
+      ("train", "validation", "test"), and of every objective the loss and the measures,
+      all of them in ``measures``, the main one first. No model is made yet.
+
     Raises:
       ValueError: its data are not there, or do not fit.
     """
