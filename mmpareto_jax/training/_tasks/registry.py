@@ -23,6 +23,11 @@ def make_task(config: Config) -> Task:
 
     Raises:
       ValueError: its data are not there, or do not fit.
+
+    Example:
+      >>> from mmpareto_jax.training import Config, make_task
+      >>> [m.name for m in make_task(Config(train_examples=32)).measures]
+      ['accuracy/joint', 'accuracy/audio', 'accuracy/visual']
     """
     make = multi_task if config.task in MULTI_TASK else multimodal_task
     return make(config)
