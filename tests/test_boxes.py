@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from supports import dense
 
 from mmpareto_jax._gradients import boxes, regroup, runs
 
@@ -18,22 +19,6 @@ SHAPES = [
     (12, 2),
     (2, 3, 4),
 ]
-
-
-def dense(where, shape):
-    if where is None:
-        return np.ones(shape, bool)
-    out = np.zeros(shape, bool)
-    for box in where:
-        mask = np.ones((), bool)
-        for one in box:
-            size, found = boxes.flat(one)
-            own = np.zeros(size, bool)
-            for start, stop in ((0, size),) if found is None else found:
-                own[start:stop] = True
-            mask = np.multiply.outer(mask, own)
-        out |= mask
-    return out
 
 
 def random_support(shape, rng):

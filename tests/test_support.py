@@ -5,25 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from supports import dense
 
 from mmpareto_jax._gradients import boxes, runs
 from mmpareto_jax._gradients.reach import Fact, trace
 
 SHAPE = (4, 6)
-
-
-def dense(where, shape):
-    out = np.zeros(shape, bool)
-    for box in boxes.boxes(where, shape):
-        mask = np.ones((), bool)
-        for one in box:
-            size, found = boxes.flat(one)
-            own = np.zeros(size, bool)
-            for start, stop in ((0, size),) if found is None else found:
-                own[start:stop] = True
-            mask = np.multiply.outer(mask, own)
-        out |= mask
-    return out
 
 
 def nonzero(f, mask, seed):

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from mmpareto_jax._gradients.groups import ObjectiveGroups, named_leaves
 from mmpareto_jax._gradients.losses import by_name
-from mmpareto_jax._gramians.gramian import Gramians, check_stacked, cross_gramian
+from mmpareto_jax._gramians.gramian import Gramians, check_stacked
+from mmpareto_jax._gramians.products import cross_gramian
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 
 

@@ -25,6 +25,11 @@ NOWHERE: Support = ()
 MOST = 16
 
 
+def shape_of(v: Any) -> tuple[Size, ...]:
+    """The shape of a variable of a jaxpr."""
+    return tuple(v.aval.shape)
+
+
 def axis(size: Size, where: Runs | None = None) -> Axis:
     """An axis with a set."""
     if isinstance(size, int) and size == 1 and where is None:

@@ -12,26 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mmpareto_jax._gradients import runs
-from mmpareto_jax._gradients.boxes import (
-    NOWHERE,
-    Axis,
-    Box,
-    Support,
-    axis,
-    boxes,
-    flat,
-    mapped,
-    support,
-    union,
-)
+from mmpareto_jax._gradients import boxes, runs
+from mmpareto_jax._gradients.boxes import Axis, Box, Support
 from mmpareto_jax._gradients.regroup import reshaped
 
 _Window = tuple[Any, Any]  # start (None: unknown) and length on an axis
-
-
-def _shape(v: Any) -> tuple[Any, ...]:
-    return tuple(v.aval.shape)
 
 
 def _windows(known: Sequence[Any], sizes: Any, full: Any) -> list[_Window]:
@@ -56,14 +41,14 @@ def _read(where: Support, windows: Sequence[_Window], full: Sequence[Any]) -> Su
             for own, (start, size), n in zip(box, windows, full, strict=True)
         )
 
-    return mapped(where, one)
+    return boxes.mapped(where, one)
 
 
 def _seen(own: Axis, start: Any, size: Any) -> Axis:
-    _, where = flat(own)
+    _, where = boxes.flat(own)
     if where is None or start is None:
-        return axis(size)
-    return axis(size, runs.cut(where, start, start + size))
+        return boxes.axis(size)
+    return boxes.axis(size, runs.cut(where, start, start + size))
 
 
 def _written(
@@ -73,9 +58,9 @@ def _written(
     if any(start is None for start, _ in windows):
         kept = operand
     elif operand is None or operand:
-        kept = support(
+        kept = boxes.support(
             (*box[:i], lost, *box[i + 1 :])
-            for box in boxes(operand, full)
+            for box in boxes.boxes(operand, full)
             for i, (window, n) in enumerate(zip(windows, full, strict=True))
             if (lost := _outside(box[i], window, n)) is not None
         )
@@ -88,8 +73,8 @@ def _written(
             for own, (start, size), n in zip(box, windows, full, strict=True)
         )
 
-    put = support(map(one, boxes(update, [size for _, size in windows])))
-    return union([kept, put])
+    put = boxes.support(map(one, boxes.boxes(update, [size for _, size in windows])))
+    return boxes.union([kept, put])
 
 
 def _outside(own: Axis, window: _Window, n: Any) -> Axis | None:
@@ -97,24 +82,24 @@ def _outside(own: Axis, window: _Window, n: Any) -> Axis | None:
     start, size = window
     if start == 0 and size == n:
         return None
-    _, where = flat(own)
+    _, where = boxes.flat(own)
     left = runs.without(
         ((0, n),) if where is None else where, ((start, start + size),), n
     )
-    return axis(n, left) if left else None
+    return boxes.axis(n, left) if left else None
 
 
 def _put(own: Axis, start: Any, n: Any) -> Axis:
-    size, where = flat(own)
+    size, where = boxes.flat(own)
     if start is None:
-        return axis(n)
-    return axis(n, runs.shift(((0, size),) if where is None else where, start))
+        return boxes.axis(n)
+    return boxes.axis(n, runs.shift(((0, size),) if where is None else where, start))
 
 
 def _dynamic_slice(eqn: Any, terms: Sequence[Support], known: Sequence[Any]) -> Support:
     if not terms[0]:
         return terms[0]
-    full = _shape(eqn.invars[0])
+    full = boxes.shape_of(eqn.invars[0])
     windows = _windows(known[1:], eqn.params["slice_sizes"], full)
     return _read(terms[0], windows, full)
 
@@ -122,8 +107,8 @@ def _dynamic_slice(eqn: Any, terms: Sequence[Support], known: Sequence[Any]) -> 
 def _dynamic_update_slice(
     eqn: Any, terms: Sequence[Support], known: Sequence[Any]
 ) -> Support:
-    full = _shape(eqn.invars[0])
-    windows = _windows(known[2:], _shape(eqn.invars[1]), full)
+    full = boxes.shape_of(eqn.invars[0])
+    windows = _windows(known[2:], boxes.shape_of(eqn.invars[1]), full)
     return _written(terms[0], terms[1], windows, full)
 
 
@@ -144,7 +129,7 @@ def _gather(eqn: Any, terms: Sequence[Support], known: Sequence[Any]) -> Support
     if not terms[0]:
         return terms[0]
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    full, out = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
+    full, out = boxes.shape_of(eqn.invars[0]), boxes.shape_of(eqn.outvars[0])
     dims = numbers.start_index_map
     collapsed = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
     batch = [d for d in range(len(out)) if d not in numbers.offset_dims]
@@ -160,27 +145,29 @@ def _gather(eqn: Any, terms: Sequence[Support], known: Sequence[Any]) -> Support
     ]
 
     def one(box: Box) -> list[Box]:
-        seen = boxes(_read(support([box]), windows, full), sizes)
+        seen = boxes.boxes(_read(boxes.support([box]), windows, full), sizes)
         many: Axis | None = None
         if taken is not None:
-            _, where = flat(box[dims[0]])
+            _, where = boxes.flat(box[dims[0]])
             mask = runs.at(((0, full[dims[0]]),) if where is None else where, taken)
-            many = axis(len(taken), runs.of_mask(mask))
+            many = boxes.axis(len(taken), runs.of_mask(mask))
         found = []
         for x in seen:
             offset = [x[d] for d in range(len(full)) if d not in collapsed]
             if many is None:
-                rows = [tuple(axis(out[d]) for d in batch)]
+                rows = [tuple(boxes.axis(out[d]) for d in batch)]
             else:
                 lengths = [out[d] for d in batch]
-                rows = list(boxes(reshaped(support([(many,)]), lengths), lengths))
+                rows = list(
+                    boxes.boxes(reshaped(boxes.support([(many,)]), lengths), lengths)
+                )
             for row in rows:
                 new = dict(zip(batch, row, strict=True))
                 new |= dict(zip(numbers.offset_dims, offset, strict=True))
                 found.append(tuple(new[d] for d in range(len(out))))
         return found
 
-    return support(new for box in terms[0] for new in one(box))
+    return boxes.support(new for box in terms[0] for new in one(box))
 
 
 def _scatter(replaces: bool) -> Callable[..., Support]:
@@ -189,7 +176,7 @@ def _scatter(replaces: bool) -> Callable[..., Support]:
         if operand is None and not replaces:
             return None
         numbers = eqn.params["dimension_numbers"]
-        full, shape = _shape(eqn.invars[0]), _shape(eqn.invars[2])
+        full, shape = boxes.shape_of(eqn.invars[0]), boxes.shape_of(eqn.invars[2])
         dims = numbers.scatter_dims_to_operand_dims
         inserted = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
         kept = [d for d in range(len(full)) if d not in inserted]
@@ -212,32 +199,34 @@ def _scatter(replaces: bool) -> Callable[..., Support]:
             taken = False
 
         def one(box: Box) -> Box:
-            new = [axis(1) for _ in full]
+            new = [boxes.axis(1) for _ in full]
             for d, w in zip(kept, numbers.update_window_dims, strict=True):
                 new[d] = box[w]
             return tuple(new)
 
-        update_boxes = boxes(update, shape)
+        update_boxes = boxes.boxes(update, shape)
         if taken:
             # One axis, many places: every place is a set of its own.
             places, d = points[:, 0], dims[0]
             put: list[Box] = []
             for box in update_boxes:
-                _, where = flat(box[scattered[0]])
+                _, where = boxes.flat(box[scattered[0]])
                 chosen = (
                     places
                     if where is None
                     else places[runs.at(where, np.arange(len(places)))]
                 )
-                on = axis(full[d], runs.runs((int(i), int(i) + 1) for i in chosen))
+                on = boxes.axis(
+                    full[d], runs.runs((int(i), int(i) + 1) for i in chosen)
+                )
                 if len(chosen):
                     new = _read_in(one(box), windows, full, d)
                     put.append((*new[:d], on, *new[d + 1 :]))
-            return union([operand, support(put)])
-        moved = support(map(one, update_boxes)) if update is not None else None
+            return boxes.union([operand, boxes.support(put)])
+        moved = boxes.support(map(one, update_boxes)) if update is not None else None
         if replaces and one_point:
             return _written(operand, moved, windows, full)
-        return union([operand, _written(NOWHERE, moved, windows, full)])
+        return boxes.union([operand, _written(boxes.NOWHERE, moved, windows, full)])
 
     return rule
 

@@ -5,25 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from mmpareto_jax._gradients import runs
-from mmpareto_jax._gradients.boxes import (
-    NOWHERE,
-    Axis,
-    Box,
-    Support,
-    axis,
-    boxes,
-    flat,
-    mapped,
-    support,
-)
+from mmpareto_jax._gradients import boxes, runs
+from mmpareto_jax._gradients.boxes import Axis, Box, Support
 from mmpareto_jax._gradients.regroup import reshaped
 
 Rule: TypeAlias = Callable[[Any, Sequence[Support], Any], Any]
-
-
-def _shape(v: Any) -> tuple[Any, ...]:
-    return tuple(v.aval.shape)
 
 
 def _on_axis(
@@ -32,41 +18,41 @@ def _on_axis(
     """One axis of every box changed: from its size and set; None drops the box."""
 
     def one(box: Box) -> Box | None:
-        new = change(*flat(box[dim]))
+        new = change(*boxes.flat(box[dim]))
         return None if new is None else (*box[:dim], new, *box[dim + 1 :])
 
-    return mapped(where, one)
+    return boxes.mapped(where, one)
 
 
 def _broadcast(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
     shape, dims = eqn.params["shape"], eqn.params["broadcast_dimensions"]
-    inner = _shape(eqn.invars[0])
+    inner = boxes.shape_of(eqn.invars[0])
 
     def one(box: Box) -> Box:
-        new = [axis(n) for n in shape]
+        new = [boxes.axis(n) for n in shape]
         for source, dim in enumerate(dims):
             # An axis of length 1 with no set is as well repeated as it is.
             if not (isinstance(inner[source], int) and inner[source] == 1):
                 new[dim] = box[source]
         return tuple(new)
 
-    return mapped(terms[0], one)
+    return boxes.mapped(terms[0], one)
 
 
 def _reduce(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
     gone = set(eqn.params["axes"])
-    return mapped(
+    return boxes.mapped(
         terms[0], lambda box: tuple(x for i, x in enumerate(box) if i not in gone)
     )
 
 
 def _squeeze(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
-    return reshaped(terms[0], _shape(eqn.outvars[0]))
+    return reshaped(terms[0], boxes.shape_of(eqn.outvars[0]))
 
 
 def _transpose(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
     order = eqn.params["permutation"]
-    return mapped(terms[0], lambda box: tuple(box[i] for i in order))
+    return boxes.mapped(terms[0], lambda box: tuple(box[i] for i in order))
 
 
 def _everywhere_on(name: str) -> Rule:
@@ -75,7 +61,7 @@ def _everywhere_on(name: str) -> Rule:
     def rule(eqn: Any, terms: Sequence[Support], _: Any) -> list[Support]:
         dim = eqn.params[name]
         return [
-            _on_axis(x, dim, lambda size, _: axis(size))
+            _on_axis(x, dim, lambda size, _: boxes.axis(size))
             for x, _ in zip(terms, eqn.outvars, strict=True)
         ]
 
@@ -86,7 +72,7 @@ def _rev(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
     out = terms[0]
     for dim in eqn.params["dimensions"]:
         out = _on_axis(
-            out, dim, lambda n, x: axis(n, None if x is None else runs.flip(x, n))
+            out, dim, lambda n, x: boxes.axis(n, None if x is None else runs.flip(x, n))
         )
     return out
 
@@ -95,17 +81,18 @@ def _part(where: Support, dim: int, bound: tuple[Any, Any, Any], n: Any) -> Any:
     """The part (start, stop, stride), n elements, of one axis."""
 
     def one(_: Any, x: Any) -> Axis:
-        return axis(n, None if x is None else runs.cut(x, *bound))
+        return boxes.axis(n, None if x is None else runs.cut(x, *bound))
 
     return _on_axis(where, dim, one)
 
 
 def _slice(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
-    params, out, shape = eqn.params, terms[0], _shape(eqn.outvars[0])
+    params, out = eqn.params, terms[0]
+    full, shape = boxes.shape_of(eqn.invars[0]), boxes.shape_of(eqn.outvars[0])
     strides = params["strides"] or (1,) * len(shape)
     bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
     for dim, (bound, size) in enumerate(zip(bounds, shape, strict=True)):
-        if bound != (0, _shape(eqn.invars[0])[dim], 1):  # else it keeps its factors
+        if bound != (0, full[dim], 1):  # else it keeps its factors
             out = _part(out, dim, bound, size)
     return out
 
@@ -121,55 +108,58 @@ def _split(eqn: Any, terms: Sequence[Support], _: Any) -> list[Support]:
 def _unstack(eqn: Any, terms: Sequence[Support], _: Any) -> list[Support]:
     dim = eqn.params["axis"]
     parts = [_part(terms[0], dim, (i, i + 1, 1), 1) for i in range(len(eqn.outvars))]
-    return [mapped(x, lambda box: (*box[:dim], *box[dim + 1 :])) for x in parts]
+    return [boxes.mapped(x, lambda box: (*box[:dim], *box[dim + 1 :])) for x in parts]
 
 
 def _shifted(size: Any, where: Any, low: int, out: Any, stride: int = 1) -> Axis:
     """An axis at `low` of a longer one of length `out`, its elements `stride` apart."""
     if not isinstance(out, int) or not isinstance(size, int):
-        return axis(out)
+        return boxes.axis(out)
     own = ((0, size),) if where is None else where
     spread = runs.spread(own, stride)
-    return axis(out, runs.cut(runs.shift(spread, low), 0, out))
+    return boxes.axis(out, runs.cut(runs.shift(spread, low), 0, out))
 
 
 def _pad(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
-    inner, outer = _shape(eqn.invars[0]), _shape(eqn.outvars[0])
-    if terms[1] != NOWHERE:
+    inner, outer = boxes.shape_of(eqn.invars[0]), boxes.shape_of(eqn.outvars[0])
+    if terms[1] != boxes.NOWHERE:
         return None
-    found = boxes(terms[0], inner)
+    found = boxes.boxes(terms[0], inner)
     for dim, (low, high, between) in enumerate(eqn.params["padding_config"]):
         if low == 0 and high == 0 and between == 0:  # it keeps its factors
             continue
         new = []
         for box in found:
-            put = _shifted(*flat(box[dim]), low, outer[dim], between + 1)
+            put = _shifted(*boxes.flat(box[dim]), low, outer[dim], between + 1)
             new.append((*box[:dim], put, *box[dim + 1 :]))
         found = tuple(new)
-    return support(found)
+    return boxes.support(found)
 
 
 def _joined(eqn: Any, terms: Sequence[Support], dim: int, sizes: Sequence[Any]) -> Any:
-    total, start, found = _shape(eqn.outvars[0])[dim], 0, []
+    total, start, found = boxes.shape_of(eqn.outvars[0])[dim], 0, []
     for v, where, size in zip(eqn.invars, terms, sizes, strict=True):
-        for box in boxes(where, _shape(v)):
-            put = _shifted(*flat(box[dim]), start, total)
+        for box in boxes.boxes(where, boxes.shape_of(v)):
+            put = _shifted(*boxes.flat(box[dim]), start, total)
             found.append((*box[:dim], put, *box[dim + 1 :]))
         start += size
-    return support(found)
+    return boxes.support(found)
 
 
 def _concatenate(eqn: Any, terms: Sequence[Support], _: Any) -> Any:
     dim = eqn.params["dimension"]
-    return _joined(eqn, terms, dim, [_shape(v)[dim] for v in eqn.invars])
+    return _joined(eqn, terms, dim, [boxes.shape_of(v)[dim] for v in eqn.invars])
 
 
 def _stack(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
     dim, found = eqn.params["axis"], []
     for i, (v, where) in enumerate(zip(eqn.invars, terms, strict=True)):
-        own = axis(len(eqn.invars), ((i, i + 1),))
-        found += [(*box[:dim], own, *box[dim:]) for box in boxes(where, _shape(v))]
-    return support(found)
+        own = boxes.axis(len(eqn.invars), ((i, i + 1),))
+        found += [
+            (*box[:dim], own, *box[dim:])
+            for box in boxes.boxes(where, boxes.shape_of(v))
+        ]
+    return boxes.support(found)
 
 
 MOVEMENT: dict[str, Rule] = {

@@ -24,6 +24,7 @@ from mmpareto_jax._gradients.boxes import (
     common,
     flat,
     mapped,
+    shape_of,
     support,
     union,
 )
@@ -55,10 +56,6 @@ def supports(
     return outs if isinstance(outs, list) else [outs]
 
 
-def _shape(v: Any) -> tuple[Any, ...]:
-    return tuple(v.aval.shape)
-
-
 def _same(_: Any, terms: Sequence[Support], __: Any) -> Support:
     return terms[0]
 
@@ -71,7 +68,7 @@ def _mul(eqn: Any, terms: Sequence[Support], known: Sequence[Known]) -> Support:
     where = functools.reduce(common, terms)
     for v, value in zip(eqn.invars, known, strict=True):
         if where and (factor := value()) is not None:
-            where = common(where, _mask(factor != 0, _shape(v)))
+            where = common(where, _mask(factor != 0, shape_of(v)))
     return where
 
 
@@ -79,7 +76,7 @@ def _select(eqn: Any, terms: Sequence[Support], known: Sequence[Known]) -> Suppo
     cases = terms[1:]
     # Asked only where it can help: it may cost a trace of the whole function.
     if any(cases) and (which := known[0]()) is not None:
-        shape = _shape(eqn.outvars[0])
+        shape = shape_of(eqn.outvars[0])
         chosen = [np.broadcast_to(which == i, shape) for i in range(len(cases))]
         cases = [
             common(x, _mask(own, shape)) for x, own in zip(cases, chosen, strict=True)
@@ -111,9 +108,9 @@ def _dot(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
     (contract, batch) = eqn.params["dimension_numbers"]
     sides = []
     for i in range(2):
-        found = boxes(terms[i], _shape(eqn.invars[i]))
+        found = boxes(terms[i], shape_of(eqn.invars[i]))
         used = {*contract[i], *batch[i]}
-        free = [d for d in range(len(_shape(eqn.invars[i]))) if d not in used]
+        free = [d for d in range(len(shape_of(eqn.invars[i]))) if d not in used]
         sides.append([([x[d] for d in batch[i]], [x[d] for d in free]) for x in found])
     return union(
         [
@@ -133,7 +130,7 @@ def _convolution(eqn: Any, terms: Sequence[Support], _: Any) -> Support:
         return NOWHERE
     if eqn.params["batch_group_count"] != 1 or terms[0] is None:
         return None
-    numbers, shape = eqn.params["dimension_numbers"], _shape(eqn.outvars[0])
+    numbers, shape = eqn.params["dimension_numbers"], shape_of(eqn.outvars[0])
 
     def one(box: Box) -> Box:
         new = [axis(n) for n in shape]

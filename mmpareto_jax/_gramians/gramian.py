@@ -5,29 +5,24 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import PyTree, named_leaves
 from mmpareto_jax._gradients.manual import shared_axes, vary, varying_axes
-from mmpareto_jax._gradients.stacks import Stack, apart
-
-# One running sum over n float32 products loses about n / 10 ulp. The last axis is
-# summed first and its partial sums after it, which keeps runs short; an axis longer
-# than this is left to XLA's own tree reduction.
-_LONGEST_RUN = 8192
-
-# Up to this many objectives the products of all pairs are one reduction, which reads
-# every row once; its program grows with their square. Beyond, one matrix product.
-_FEW = 8
+from mmpareto_jax._gradients.stacks import Stack
+from mmpareto_jax._gramians.products import (
+    FEW,
+    divided,
+    few_apart,
+    leaf_gramians,
+    row_peaks,
+)
 
 # A float32 Gramian is trusted when the squares on its diagonal lie between these:
 # products below 1e-38 that were flushed to zero, even 1e8 of them, are then below one
@@ -108,7 +103,7 @@ def gramian(grads: PyTree) -> jax.Array:
     for path, leaf in leaves:
         check_stacked("gramian", path, leaf, first[0] if first else 1)
     arrays = [jnp.asarray(leaf) for _, leaf in leaves]
-    return functools.reduce(operator.add, _products(arrays, wide(*arrays)))
+    return functools.reduce(operator.add, leaf_gramians(arrays, wide(*arrays)))
 
 
 def group_gramians(
@@ -127,7 +122,7 @@ def group_gramians(
     """
     if not groups:
         return []
-    each = [([_rows(x) for x in leaves], wide(*leaves)) for leaves in groups]
+    each = [([few_apart(x) for x in leaves], wide(*leaves)) for leaves in groups]
     shares = [[shared_axes(x, axis_names) for x in leaves] for leaves in groups]
     axes = frozenset().union(*(varying_axes(x) for leaves in groups for x in leaves))
     axes -= frozenset(axis_names)
@@ -160,7 +155,7 @@ def no_gramians(
 def _plain(
     leaves: Sequence[Stack], dtype: jnp.dtype, shares: Sequence[tuple[str, ...]]
 ) -> Gramians:
-    parts = _products(leaves, dtype)
+    parts = leaf_gramians(leaves, dtype)
     parts = [_over(lax.psum, x, own) for x, own in zip(parts, shares, strict=True)]
     total = sum(parts[1:], parts[0])
     return Gramians(total, parts, jnp.ones_like(total[0]))
@@ -176,7 +171,7 @@ def rescaled(
 ) -> Gramians:
     """The Gramians of a group whose rows are each divided by their power of two."""
     peaks = [
-        _over(lax.pmax, _peaks(leaf).astype(dtype), own)
+        _over(lax.pmax, row_peaks(leaf).astype(dtype), own)
         for leaf, own in zip(leaves, shares, strict=True)
     ]
     peak = functools.reduce(jnp.maximum, peaks)  # [K]
@@ -184,7 +179,7 @@ def rescaled(
     own = power_below(peak)
     shortest = jnp.min(jnp.where(usable, own, jnp.inf))
     rows = jnp.where(usable, own, jnp.where(usable.any(), shortest, 1))
-    scaled = [_divided(leaf, rows) for leaf in leaves]
+    scaled = [divided(leaf, rows) for leaf in leaves]
     return _plain(scaled, dtype, shares)._replace(rows=rows)
 
 
@@ -200,33 +195,6 @@ def power_below(x: jax.Array) -> jax.Array:
     return jnp.where(usable, jnp.ldexp(jnp.ones_like(x), power), 1)
 
 
-def _rows(leaf: jax.Array) -> Stack:
-    """A few rows apart, where they are; many as one array."""
-    return apart(leaf) if leaf.shape[0] <= _FEW else leaf
-
-
-def _peaks(leaf: Stack) -> jax.Array:
-    """[K], the largest magnitude of each row."""
-
-    # Constants to a derivative: what is divided by them is multiplied by them later.
-    def peak(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
-        return jnp.max(jnp.abs(lax.stop_gradient(x)), axes, initial=0)
-
-    if isinstance(leaf, tuple):
-        return jnp.stack([peak(row) for row in leaf])
-    return peak(leaf, tuple(range(1, leaf.ndim)))
-
-
-def _divided(leaf: Stack, rows: jax.Array) -> Stack:
-    """Every row of a leaf by its scale, a power of two, in the dtype of the scales."""
-    # Exact, and cheap enough for XLA to compute again rather than to write down.
-    inverse = 1 / rows
-    if isinstance(leaf, tuple):
-        pairs = zip(leaf, inverse, strict=True)
-        return tuple(row.astype(rows.dtype) * scale for row, scale in pairs)
-    return leaf.astype(rows.dtype) * inverse.reshape(-1, *[1] * (leaf.ndim - 1))
-
-
 def _over(
     collective: Callable[..., Any], x: jax.Array, axis_names: tuple[str, ...]
 ) -> jax.Array:
@@ -234,21 +202,6 @@ def _over(
         return x
     found: jax.Array = collective(x, axis_names)
     return found
-
-
-def cross_gramian(
-    pairs: Sequence[tuple[jax.Array, jax.Array]], scale: jax.Array
-) -> jax.Array:
-    """[K, K] ⟨row i of the first, row j of the second⟩ / scale², over all pairs."""
-
-    def product(first: jax.Array, second: jax.Array) -> jax.Array:
-        first, second = (x.astype(scale.dtype) / scale for x in (first, second))
-        num = range(first.shape[0])
-        return jnp.stack(
-            [jnp.stack([_sum(first[i] * second[j]) for j in num]) for i in num]
-        )
-
-    return functools.reduce(operator.add, [product(*pair) for pair in pairs])
 
 
 def combine(
@@ -265,10 +218,8 @@ def combine(
         # A power of two, which changes no digit.
         size = power_below(lax.stop_gradient(jnp.max(jnp.abs(weights))))
         weights = weights / size
-    if leaf.shape[0] > _FEW:
-        whole: Any = (
-            leaf.astype(weights.dtype) if rows is None else _divided(leaf, rows)
-        )
+    if leaf.shape[0] > FEW:
+        whole: Any = leaf.astype(weights.dtype) if rows is None else divided(leaf, rows)
         summed = jnp.tensordot(weights, whole, 1, precision="highest")
         return (size * summed).astype(leaf.dtype)
     scaled = [leaf[k].astype(weights.dtype) for k in range(leaf.shape[0])]
@@ -297,59 +248,3 @@ def check_stacked(caller: str, path: str, leaf: jax.Array, num: int) -> None:
             f"{caller}: leaf {path!r} must have a leading axis of {num}, one row per "
             f"objective, got shape {shape}."
         )
-
-
-def _products(leaves: Sequence[Stack], dtype: jnp.dtype) -> list[jax.Array]:
-    """The Gramian [K, K] of each leaf, all its products from one read."""
-    return [
-        _of_pairs([row.astype(dtype) for row in leaf])
-        if len(leaf) <= _FEW
-        else _matrix_product(jnp.asarray(leaf).astype(dtype))
-        for leaf in leaves
-    ]
-
-
-def _matrix_product(x: jax.Array) -> jax.Array:
-    axes = tuple(range(1, x.ndim))
-    mesh = jax.typeof(x).sharding.mesh
-    place = NamedSharding(mesh, P()) if mesh.explicit_axes else None
-    found: jax.Array = jnp.tensordot(
-        x, x, (axes, axes), precision="highest", out_sharding=place
-    )
-    # Rounding may depend on which factor comes first.
-    return (found + found.T) / 2
-
-
-def _of_pairs(x: Sequence[jax.Array]) -> jax.Array:
-    num = len(x)
-    pairs = list(combinations_with_replacement(range(num), 2))
-    products = tuple(x[i] * x[j] for i, j in pairs)
-    if products[0].ndim > 0 and products[0].shape[-1] <= _LONGEST_RUN:
-        products = _short_runs(products)
-    sums = dict(zip(pairs, (jnp.sum(p) for p in products), strict=True))
-    rows = [[sums[min(i, j), max(i, j)] for j in range(num)] for i in range(num)]
-    return jnp.stack([jnp.stack(row) for row in rows])
-
-
-# JAX's own derivative of this reduction fails where only some terms have a tangent.
-@jax.custom_jvp
-def _short_runs(terms: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    """The sum of each over its last axis, from one read of all."""
-    zeros = (jnp.zeros((), terms[0].dtype),) * len(terms)
-    return tuple(lax.reduce(terms, zeros, _add, (terms[0].ndim - 1,)))
-
-
-@_short_runs.defjvp
-def _derivative(
-    primals: tuple[tuple[jax.Array, ...]], tangents: tuple[tuple[jax.Array, ...]]
-) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    return _short_runs(*primals), tuple(jnp.sum(x, axis=-1) for x in tangents[0])
-
-
-def _add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-    return tuple(x + y for x, y in zip(a, b, strict=True))
-
-
-def _sum(x: jax.Array) -> jax.Array:
-    """The sum of all, in short runs: see ``_LONGEST_RUN``."""
-    return jnp.sum(jnp.sum(x, axis=-1)) if x.ndim else x

@@ -17,17 +17,17 @@ from mmpareto_jax.training._study.compare import Comparison as Comparison
 from mmpareto_jax.training._study.compare import compare as compare
 from mmpareto_jax.training._study.compare import read_comparison as read_comparison
 from mmpareto_jax.training._study.compare import read_runs as read_runs
-from mmpareto_jax.training._study.summary import csv_text as csv_text
-from mmpareto_jax.training._study.summary import markdown as markdown
-from mmpareto_jax.training._study.summary import mean_ranks as mean_ranks
-from mmpareto_jax.training._study.summary import paired as paired
-from mmpareto_jax.training._study.summary import (
+from mmpareto_jax.training._study.scores import holm as holm
+from mmpareto_jax.training._study.scores import mean_ranks as mean_ranks
+from mmpareto_jax.training._study.scores import paired as paired
+from mmpareto_jax.training._study.scores import (
     relative_improvement as relative_improvement,
 )
+from mmpareto_jax.training._study.summary import csv_text as csv_text
+from mmpareto_jax.training._study.summary import markdown as markdown
 from mmpareto_jax.training._study.summary import summarize as summarize
 from mmpareto_jax.training._study.sweep import SETTINGS as SETTINGS
 from mmpareto_jax.training._study.sweep import SweepRow as SweepRow
-from mmpareto_jax.training._study.sweep import holm as holm
 from mmpareto_jax.training._study.sweep import sweep as sweep
 from mmpareto_jax.training._study.sweep import sweep_markdown as sweep_markdown
 from mmpareto_jax.training._study.timing import step_times as step_times

@@ -44,6 +44,7 @@ def aligned_mtl(
 
     Raises:
       ValueError: an unknown `scale`; a preference of another length than a group.
+      NotImplementedError: something is differentiated through its weights.
 
     Example:
       >>> import jax.numpy as jnp

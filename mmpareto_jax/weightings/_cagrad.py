@@ -41,6 +41,7 @@ def cagrad(c: float = 0.5) -> Weighting:
 
     Raises:
       ValueError: c is negative or not finite.
+      NotImplementedError: something is differentiated through its weights.
 
     Example:
       >>> import jax.numpy as jnp

@@ -29,7 +29,8 @@ def dualproj(
       The weighting. Its direction conflicts with no gradient.
 
     Raises:
-      ValueError: `reg_eps` is negative; a preference of another length than a group.
+      ValueError: `reg_eps` is negative or not finite; a preference of another length
+        than a group.
 
     Example:
       >>> import jax.numpy as jnp

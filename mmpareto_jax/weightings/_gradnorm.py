@@ -62,7 +62,7 @@ def gradnorm(
       The weighting. Weights stay at or above 1e-3.
 
     Raises:
-      ValueError: α is negative; in ``update``, losses are missing.
+      ValueError: α is negative or not finite; in ``update``, losses are missing.
 
     Example:
       >>> import jax.numpy as jnp

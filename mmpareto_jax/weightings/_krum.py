@@ -11,16 +11,19 @@ from mmpareto_jax.weightings._weighting import Weighting, check, stateless
 def krum(num_byzantine: int = 0, num_selected: int = 1) -> Weighting:
     r"""Krum: the mean of the gradients that lie closest to their neighbours.
 
-    The score of a gradient is the sum of its squared distances to its K − f − 2 nearest
-    others, f the number of Byzantine ones; those of least score are averaged.
+    .. math:: d = \frac1m \sum_{k \in S} g_k, \qquad s_k = \sum_{j \in N_k} \|g_k -
+        g_j\|^2
+
+    with :math:`N_k` the K − f − 2 nearest others of :math:`g_k`, f the number of
+    Byzantine ones, and S the m gradients of least score s.
 
     Args:
       num_byzantine: f ≥ 0, the gradients that may be arbitrary.
-      num_selected: how many are averaged (1 for Krum, more for Multi-Krum).
+      num_selected: m ≥ 1, how many are averaged (1 for Krum, more for Multi-Krum).
 
     Returns:
-      The weighting: 1/num_selected on the selected ones, else 0. Distances come from
-      the Gramian, so those below its rounding error, √eps of the norms, are ties.
+      The weighting: 1/m on the selected ones, else 0. Distances come from the Gramian,
+      so those below its rounding error, √eps of the norms, are ties.
 
     Raises:
       ValueError: K < f + 3, or K < `num_selected`, or an argument is out of range. A

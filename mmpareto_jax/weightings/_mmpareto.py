@@ -29,8 +29,15 @@ def mmpareto(
 ) -> Weighting:
     r"""The MMPareto rule with the magnitude of the whole group.
 
-    See :func:`mmpareto_jax.mmpareto` for the rule and its variants. The other arguments
-    take it apart, for ablations.
+    .. math:: d = \gamma \lambda K \sum_k w_k g_k, \qquad \lambda = \frac{\|\sum_k g_k
+        \|}{K \|\sum_k w_k g_k\|}
+
+    with w the min-norm point of the convex hull where two gradients conflict, else 1/K
+    each, over the K gradients that are not zero: see :func:`mmpareto_jax.mmpareto`,
+    which is this rule in every group. The published code rescales each tensor by that
+    tensor's own Gramian, which a function of the group's does not see: for that take
+    ``mmpareto_jax.mmpareto(..., variant="official")``. The other arguments take the
+    rule apart, for ablations.
 
     Args:
       gamma: the factor γ ≥ 0 on the final magnitude; a number, a traced scalar, or a
@@ -41,10 +48,11 @@ def mmpareto(
         are nearly done, λ has no bound.
 
     Returns:
-      The weighting: γ · λ · K · w.
+      The weighting: γ λ K w; a zero gradient, to which no weight matters, has the mean
+      of the others'. All zero at a Pareto stationary point.
 
     Raises:
-      ValueError: a negative or non-finite γ, a limit below 1.
+      ValueError: γ is negative or not finite; a limit below 1 or not finite.
 
     Example:
       >>> import jax.numpy as jnp
@@ -53,6 +61,10 @@ def mmpareto(
       >>> weights, _ = mmp.weightings.mmpareto(gamma=1.5).weights(gramian, ())
       >>> print(weights.round(4))
       [2.9459 1.6366]
+
+    References:
+      Wei & Hu, MMPareto: Boosting Multimodal Learning with Innocent Unimodal
+      Assistance, ICML 2024, https://arxiv.org/abs/2405.17730
     """
     check_limit(max_magnitude)
     limit = max_magnitude if magnitude else 1.0

@@ -53,7 +53,7 @@ def nash_mtl(max_norm: float = 1.0, *, update_every: int = 1) -> Weighting:
       Pareto stationary point.
 
     Raises:
-      ValueError: `max_norm` is negative, `update_every` < 1.
+      ValueError: `max_norm` is negative or not finite, `update_every` < 1.
 
     Example:
       >>> import jax.numpy as jnp

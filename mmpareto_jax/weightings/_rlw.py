@@ -13,7 +13,13 @@ from mmpareto_jax.weightings._weighting import (
 
 
 def rlw(seed: int = 0) -> LossWeighting:
-    r"""Random loss weighting: softmax of standard normal numbers, new at every step.
+    r"""Random loss weighting: softmax of K standard normal numbers, new at every step.
+
+    .. math:: \sum_k w_k L_k, \quad w = \mathrm{softmax}(\xi), \quad \xi \sim
+        \mathcal{N}(0, I)
+
+    What the losses are has no say. ``random`` weights the gradients of groups of
+    several objectives instead, and so not the heads.
 
     Args:
       seed: of the draws; the key is part of the state.

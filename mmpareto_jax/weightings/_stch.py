@@ -34,7 +34,8 @@ def stch(
       The weighting: :math:`p \odot \mathrm{softmax}(p \odot (L - z) / \mu)`.
 
     Raises:
-      ValueError: μ is not positive; a vector of another length than the losses.
+      ValueError: μ is not positive and finite; a vector of another length than the
+        losses.
 
     Example:
       >>> import jax.numpy as jnp

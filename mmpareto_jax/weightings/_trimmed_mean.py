@@ -13,9 +13,14 @@ from mmpareto_jax.weightings._weighting import Aggregator, check
 def trimmed_mean(trim: int = 1) -> Aggregator:
     r"""The mean of what remains when the extremes of each coordinate are removed.
 
+    .. math:: d_i = \frac{1}{K - 2b} \sum_{k = b + 1}^{K - b} g_{(k),i}
+
+    with :math:`g_{(1),i} \le \dots \le g_{(K),i}` the values of coordinate i in order.
+    Where one of them is NaN, the mean is too.
+
     Args:
-      trim: how many of the largest and how many of the smallest values are removed;
-        K must be larger than twice this.
+      trim: b ≥ 0, how many of the largest and how many of the smallest values are
+        removed; K must be larger than twice this.
 
     Returns:
       The aggregator.

@@ -16,15 +16,7 @@ State: TypeAlias = Any
 class Weighting(NamedTuple):
     """A rule that turns the Gramian of a group into the weights of its objectives.
 
-    A pair of pure functions, as an Optax transformation is. One of your own:
-
-      >>> import jax.numpy as jnp
-      >>> import mmpareto_jax as mmp
-      >>> inverse_norms = mmp.Weighting(
-      ...     init=lambda num_objectives: (),
-      ...     weights=lambda gramian, state: (1 / jnp.sqrt(jnp.diag(gramian)), state),
-      ... )
-      >>> transformation = mmp.aggregate(inverse_norms, 2)
+    A pair of pure functions, as an Optax transformation is.
 
     Attributes:
       init: ``init(K) -> state``: a tree of strongly typed arrays, or ``()``. A field
@@ -49,6 +41,18 @@ class Weighting(NamedTuple):
       reads_gramian: whether the weights depend on what is in the Gramian. Where they
         depend on its shape and dtype alone, none is computed if nobody else reads it
         (``mmp.aggregate(..., diagnostics=False)``).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> inverse_norms = mmp.Weighting(
+      ...     init=lambda num_objectives: (),
+      ...     weights=lambda gramian, state: (1 / jnp.sqrt(jnp.diag(gramian)), state),
+      ... )
+      >>> tx = mmp.aggregate(inverse_norms, 2)
+      >>> grads = jnp.array([[4.0, 0.0], [0.0, 2.0]])
+      >>> print(tx.update(grads, tx.init(jnp.zeros(2)))[0])
+      [1. 1.]
     """
 
     init: Callable[[int], State]
@@ -77,6 +81,18 @@ class LossWeighting(NamedTuple):
         weights held constant.
       extras: names of further arguments of ``tx.update`` that ``weights`` takes as
         keyword arguments, [K] each, or None where they are not given.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> inverse_losses = mmp.LossWeighting(
+      ...     init=lambda num_objectives: (),
+      ...     weights=lambda losses, state: (1 / losses, state),
+      ... )
+      >>> tx = mmp.aggregate(inverse_losses, 2)
+      >>> grads, losses = jnp.array([[3.0, 0.0], [0.0, 3.0]]), jnp.array([1.0, 2.0])
+      >>> print(tx.update(grads, tx.init(jnp.zeros(2)), losses=losses)[0])
+      [3.  1.5]
     """
 
     init: Callable[[int], State]
@@ -93,6 +109,20 @@ class Aggregator(NamedTuple):
       combine: ``combine(leaves, state) -> (updates, state)``: lists of arrays
         [K, ...] and [...], of the same dtypes.
       extras: "losses", as for :class:`Weighting`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import mmpareto_jax as mmp
+      >>> median = mmp.Aggregator(
+      ...     init=lambda leaves: (),
+      ...     combine=lambda leaves, state: (
+      ...         [jnp.median(x, axis=0) for x in leaves], state
+      ...     ),
+      ... )
+      >>> tx = mmp.aggregate(median, 3)
+      >>> grads = jnp.array([[1.0, 5.0], [2.0, -9.0], [90.0, 6.0]])
+      >>> print(tx.update(grads, tx.init(jnp.zeros(2)))[0])
+      [2. 5.]
     """
 
     init: Callable[[Sequence[jax.ShapeDtypeStruct]], State]

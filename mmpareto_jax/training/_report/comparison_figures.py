@@ -27,13 +27,18 @@ def draw_comparison(
     """Draws test scores, cosines, gradient norms, magnitude factors and sharpness.
 
     Args:
-      rows: of ``summarize``.
-      records: of all runs.
+      rows: of ``summarize``, at least one.
+      records: of all runs, as ``compare`` returned them.
       measures: of the task, the main one first.
-      directory: where the PNG files go; created if it does not exist.
+      directory: where the PNG files go, a ``Path``; created if it does not exist.
 
     Returns:
-      The files.
+      The files: ``scores.png``, ``cosines.png``, ``norms.png``, ``magnitude.png`` and
+      ``sharpness.png``.
+
+    Raises:
+      KeyError: a row lacks a measure.
+      OSError: a file cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     paths = []

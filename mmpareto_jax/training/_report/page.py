@@ -52,8 +52,9 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
       The file.
 
     Raises:
-      ValueError: no directory, or one that holds neither or is not readable (nothing
-        is written then), or a file that cannot be written.
+      ValueError: no directory, or one that holds neither or is not readable, or the
+        data of a comparison are not there (nothing is written then), or a file that
+        cannot be written.
     """
     if not workdirs:
         raise ValueError("report: expected at least one workdir, got none")

@@ -41,6 +41,7 @@ def draw_figures(workdir: str | Path) -> list[Path]:
 
     Raises:
       ValueError: the directory holds no metrics.
+      OSError: a file cannot be written.
     """
     workdir = Path(workdir)
     records = read_metrics(workdir)

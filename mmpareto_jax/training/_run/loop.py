@@ -44,14 +44,17 @@ def train(
       resume: go on from the latest checkpoint. The final parameters are bitwise those
         of a run that was not interrupted.
       progress: called as ``progress(step, num_steps, metrics)`` for every step, one
-        step late, so that the device never waits.
+        step late, so that the device never waits; metrics are scalars by name.
 
     Returns:
-      The result; its ``state`` is the last one, its scores are the best checkpoint's.
+      The result; its ``state`` is the last one, its scores are the best checkpoint's,
+      or the latest one's in a run that was stopped before its first epoch ended.
 
     Raises:
       ValueError: the workdir holds a run and `resume` is False, or holds none, or
-        one of another configuration, and `resume` is True. Nothing is changed then.
+        one of another configuration, and `resume` is True: nothing is changed then.
+        The data are not there, or the method does not fit the model or the task (OGM
+        without a fusion that adds): found once ``config.json`` is written.
     """
     workdir = Path(workdir)
     claim(workdir, config, resume)
@@ -154,14 +157,17 @@ def evaluate(workdir: str | Path, which: Which = "best") -> Result:
     """Evaluates a checkpoint of a finished or stopped run.
 
     Args:
-      workdir: the run's directory.
-      which: "best" on validation, or "latest".
+      workdir: the run's directory; the data that it was trained on must be there.
+      which: "best" on validation, or "latest". Where none was validated yet, the latest
+        stands in for the best.
 
     Returns:
-      The result.
+      The result; its ``state`` is the checkpoint's, its ``checkpoint`` the one that was
+      found, and its ``finished`` True whatever became of the run.
 
     Raises:
-      ValueError: the directory holds no run, or no checkpoint.
+      ValueError: the directory holds no run, one that is not readable, or no
+        checkpoint, or a checkpoint with other parameters; or the data are not there.
     """
     workdir = Path(workdir)
     run = _Run(workdir, read_config(workdir))

@@ -45,9 +45,28 @@ class Metrics:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The records of a run, in order; none if there is no file.
+    r"""The records of a run, in order.
 
     A last line that was cut off (a killed process) is left out.
+
+    Args:
+      workdir: the run's directory, a ``Path``; one without ``metrics.jsonl`` has no
+        records.
+
+    Returns:
+      For each record a dict: "step", "split" ("train" at every step, "validation" at
+      the end of an epoch and of the run), and numbers and bools by name, None for what
+      was not finite.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from mmpareto_jax.training import read_metrics
+      >>> with tempfile.TemporaryDirectory() as name:
+      ...     path = pathlib.Path(name)
+      ...     whole, cut_off = '{"step": 1, "split": "train"}', '{"step": 2, "sp'
+      ...     _ = (path / "metrics.jsonl").write_text(f"{whole}\n{cut_off}")
+      ...     read_metrics(path)
+      [{'step': 1, 'split': 'train'}]
     """
     path = workdir / "metrics.jsonl"
     if not path.exists():

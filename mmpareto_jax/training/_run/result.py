@@ -20,11 +20,13 @@ class Result:
       workdir: where everything is.
       config: the run's configuration.
       checkpoint: which checkpoint was evaluated: "best" on validation, or "latest".
-      step: the step of that checkpoint.
-      finished: whether the run was complete; False after Ctrl-C.
-      scores: split -> name -> value, for "validation" and "test".
-      conflicts: group -> share of steps with a conflict, up to now; for the groups
-        of parameters on which several objectives act.
+      step: the step of that checkpoint, from 1.
+      finished: whether the run was complete; False after Ctrl-C. (After ``evaluate``
+        always True.)
+      scores: split -> name -> value, for "validation" and "test": losses, and measures,
+        of which shares are from 0 to 1.
+      conflicts: group -> share of steps with a conflict, from 0 to 1, over all steps up
+        to now; for the groups of parameters on which several objectives act.
       groups: which objectives act on which parameters.
       measures: what of the scores is reported, the main one first.
       state: the state at the end of the run (after ``evaluate``: the checkpoint's).

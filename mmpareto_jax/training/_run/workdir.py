@@ -56,8 +56,15 @@ def claim(workdir: Path, config: Config, resume: bool) -> None:
 def read_config(workdir: str | Path) -> Config:
     """The configuration of the run in `workdir`.
 
+    Args:
+      workdir: the directory that ``train`` was given.
+
+    Returns:
+      The configuration, equal to the one that ``train`` was given.
+
     Raises:
-      ValueError: there is none, or it is not readable.
+      ValueError: there is none, or it is not readable, or it has an option or a value
+        that this version does not know; or the prepared data that it names are gone.
     """
     path = Path(workdir) / "config.json"
     if not path.exists():

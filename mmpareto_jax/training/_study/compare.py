@@ -30,14 +30,25 @@ class Comparison:
 
     Attributes:
       config: of every run, but for method, learning rate and seed.
-      methods: the methods, by the names of ``--method``.
-      lr_grid: learning rates; each method gets the one that is best for it on the
-        validation split, by the mean over `tune_seeds` runs.
-      seeds: final runs for each method, with the seeds 0, 1, ...
-      tune_seeds: runs for each method and learning rate, with other seeds.
+      methods: the methods, by the names of ``--method``, each once.
+      lr_grid: learning rates, each once; each method gets the one that is best for it
+        on the validation split, by the mean over `tune_seeds` runs.
+      seeds: final runs for each method, at least 2, with the seeds 0, 1, ...
+      tune_seeds: runs for each method and learning rate, at least 1, with other seeds.
 
     Raises:
-      ValueError: nothing to compare.
+      ValueError: no method or no learning rate, or one of them twice; a method or a
+        learning rate that `config` cannot have; too few runs.
+
+    Example:
+      >>> from mmpareto_jax.training import Comparison, Config
+      >>> plan = Comparison(
+      ...     Config(), ("uniform", "mmpareto"), lr_grid=(0.05, 0.1), tune_seeds=1
+      ... )
+      >>> [(run.method, run.lr, run.seed) for run in plan.tuning()][:2]
+      [('uniform', 0.05, 10000), ('uniform', 0.1, 10000)]
+      >>> len(plan.final([]))
+      20
     """
 
     config: Config
@@ -62,12 +73,28 @@ class Comparison:
             raise ValueError(f"tune_seeds: expected at least 1, got {self.tune_seeds}")
 
     def run(self, method: str, lr: float, seed: int) -> Config:
-        """The configuration of one run."""
+        """The configuration of one run.
+
+        Args:
+          method: its name.
+          lr: the learning rate.
+          seed: of the run.
+
+        Returns:
+          `config` with these.
+
+        Raises:
+          ValueError: a value that it cannot have.
+        """
         change: dict[str, Any] = {"method": method, "lr": lr, "seed": seed}
         return dataclasses.replace(self.config, **change)
 
     def tuning(self) -> list[Config]:
-        """The runs that choose learning rates; none where there is no choice."""
+        """The runs that choose learning rates.
+
+        Returns:
+          Their configurations; none where there is one learning rate only.
+        """
         if len(self.lr_grid) == 1:
             return []
         seeds = range(_FIRST_TUNING_SEED, _FIRST_TUNING_SEED + self.tune_seeds)
@@ -79,7 +106,14 @@ class Comparison:
         ]
 
     def final(self, records: Sequence[Record]) -> list[Config]:
-        """The runs that are compared, given the records of the tuning runs."""
+        """The runs that are compared.
+
+        Args:
+          records: of the tuning runs; of others nothing is read.
+
+        Returns:
+          Their configurations, ``seeds`` for each method.
+        """
         chosen = self.learning_rates(records)
         return [
             self.run(method, chosen[method], seed)
@@ -88,7 +122,15 @@ class Comparison:
         ]
 
     def learning_rates(self, records: Sequence[Record]) -> dict[str, float]:
-        """Method -> the learning rate with the best mean on validation."""
+        """The learning rates that the tuning runs choose.
+
+        Args:
+          records: of the tuning runs; of others nothing is read.
+
+        Returns:
+          Method -> the one with the best mean of the main measure on validation; the
+          first of equal ones, and of all where there are no records.
+        """
 
         def score(method: str, lr: float) -> float:
             found = [
@@ -118,19 +160,22 @@ def compare(
     Args:
       comparison: what to do.
       workdir: a directory for ``comparison.json`` and ``runs.jsonl``, a line for every
-        finished run. Runs that are there already are not repeated.
-      workers: processes, each with one thread.
+        finished run; created if it does not exist. Runs that are there already are not
+        repeated.
+      workers: 1 for this process, more for so many others, each with one thread.
       inspect: whether final runs are probed, and the loss around their end measured.
-      progress: called as ``progress(done, total, what)``.
+      progress: called as ``progress(done, total, what)`` after every run.
 
     Returns:
-      The records of all runs, tuning included. A record has the run's method, lr and
-      seed; the measures on "validation" and "test" of the epoch that is best on
-      validation; by group the share of conflicting steps, the histogram of
-      cosines, quantiles of the magnitude factor and the gradients' norms by epoch.
+      The records of all runs, tuning included, those that were there first. A record
+      has the run's method, lr and seed; the measures on "validation" and "test" of the
+      epoch that is best on validation, shares from 0 to 1; by group the share of
+      conflicting steps, the histogram of cosines, quantiles of the magnitude factor and
+      the gradients' norms by epoch.
 
     Raises:
-      ValueError: the directory holds another comparison.
+      ValueError: the directory holds another comparison, or one that is not readable;
+        the data are not there; a method does not fit the model or the task.
     """
     workdir = Path(workdir)
     _claim(workdir, comparison)
@@ -157,7 +202,16 @@ def compare(
 
 
 def read_runs(workdir: str | Path) -> list[Record]:
-    """The records in a comparison's directory; a line that was cut off is left out."""
+    """The records in a comparison's directory.
+
+    A line that was cut off (a killed process) is left out.
+
+    Args:
+      workdir: the directory; one without ``runs.jsonl`` has no records.
+
+    Returns:
+      What ``compare`` returned, or what is there of it.
+    """
     path = Path(workdir) / "runs.jsonl"
     records = []
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -171,8 +225,17 @@ def read_runs(workdir: str | Path) -> list[Record]:
 def read_comparison(workdir: str | Path) -> Comparison:
     """What the directory's comparison is.
 
+    Args:
+      workdir: the directory that ``compare`` was given.
+
+    Returns:
+      The comparison, equal to the one that ``compare`` was given.
+
     Raises:
-      ValueError: there is none, or it is not readable.
+      ValueError: there is none, or it is not readable, or has a value that this
+        version does not know; or the prepared data that it names are gone.
+      KeyError: its file lacks the config, the methods or the learning rates.
+      TypeError: its file has an option that this version does not know.
     """
     values = read_record(Path(workdir) / "comparison.json")
     if not values:

@@ -1,4 +1,4 @@
-"""What a comparison came to: means, paired differences, a table."""
+"""What a comparison came to: a row for each method, a table."""
 
 from __future__ import annotations
 
@@ -8,36 +8,20 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
 from mmpareto_jax.training._study.compare import Comparison
 from mmpareto_jax.training._study.run_once import Record
+from mmpareto_jax.training._study.scores import (
+    Difference,
+    mean_ranks,
+    paired,
+    relative_improvement,
+)
 from mmpareto_jax.training._tasks.criteria import Measure
 
 CONTROL = "uniform-gamma"
 SINGLE = "single-task"
 _REFERENCES = ("uniform", CONTROL)
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """A paired difference of two methods over the same seeds.
-
-    Attributes:
-      mean: of method minus reference, in percentage points.
-      low: lower end of the 95 % confidence interval (Student's t).
-      high: its upper end.
-      p: two-sided p-value of the paired t-test.
-    """
-
-    mean: float
-    low: float
-    high: float
-    p: float
-
-    def __str__(self) -> str:
-        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
-        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}], {p}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,91 +52,6 @@ class Row:
     rank: float | None = None
 
 
-def paired(first: np.ndarray, second: np.ndarray) -> Difference:
-    """The difference of two methods' scores [seeds], in the order of the seeds.
-
-    Example:
-      >>> print(paired(np.array([82.0, 85.0, 84.0]), np.array([80.0, 82.0, 83.0])))
-      +2.0 [-0.5, +4.5], p = 0.074
-    """
-    differences = np.asarray(first, float) - np.asarray(second, float)
-    mean, error = float(differences.mean()), float(stats.sem(differences))
-    if error <= 1e-12 * abs(mean):
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
-    student = stats.t(len(differences) - 1)
-    half = float(student.ppf(0.975)) * error
-    p = 2 * float(student.sf(abs(mean) / error))
-    return Difference(mean, mean - half, mean + half, p)
-
-
-def relative_improvement(
-    scores: Mapping[str, np.ndarray],
-    single: Mapping[str, np.ndarray],
-    measures: Sequence[Measure],
-) -> np.ndarray:
-    r"""Δp, the mean relative improvement over single-task models, in %.
-
-    .. math:: \Delta p = \frac{100}{K} \sum_k \frac{1}{N_k} \sum_n
-        (-1)^{l_{kn}} \frac{M_{kn} - M^{\text{single}}_{kn}}{M^{\text{single}}_{kn}}
-
-    with l = 1 where less is better; a task with many measures counts once.
-
-    Args:
-      scores: measure -> values [...].
-      single: the same measures of the single-task models; their mean is compared with.
-      measures: those of the tasks, named "kind/task".
-
-    Returns:
-      Δp, [...].
-
-    References:
-      Maninis, Radosavovic & Kokkinos, Attentive Single-Tasking of Multiple Tasks,
-      CVPR 2019, https://arxiv.org/abs/1904.08918, equation 4.
-
-    Example:
-      >>> error = Measure("error/depth", "error", higher=False)
-      >>> share = Measure("accuracy/digit", "digit")
-      >>> relative_improvement(
-      ...     {"error/depth": np.array([9.0]), "accuracy/digit": np.array([88.0])},
-      ...     {"error/depth": np.array([10.0]), "accuracy/digit": np.array([80.0])},
-      ...     [error, share],
-      ... )
-      array([10.])
-    """
-    tasks: dict[str, list[np.ndarray]] = {}
-    for m in measures:
-        reference = float(np.mean(single[m.name]))
-        gain = 100 * (np.asarray(scores[m.name]) - reference) / reference
-        own = tasks.setdefault(m.name.split("/", 1)[1], [])
-        own.append(gain if m.higher else -gain)
-    each = np.stack([np.mean(own, axis=0) for own in tasks.values()])
-    return np.asarray(each.mean(axis=0))
-
-
-def mean_ranks(
-    scores: Mapping[str, Mapping[str, np.ndarray]], measures: Sequence[Measure]
-) -> dict[str, float]:
-    """Method -> the mean over measures of its rank among the methods, 1 is best.
-
-    Methods are ranked by their means over seeds; equal ones share their mean rank.
-
-    Args:
-      scores: method -> measure -> values.
-      measures: by which to rank.
-
-    Example:
-      >>> values = {"a": {"accuracy/x": np.array([1.0])},
-      ...           "b": {"accuracy/x": np.array([3.0])}}
-      >>> mean_ranks(values, [Measure("accuracy/x", "x")])
-      {'a': 2.0, 'b': 1.0}
-    """
-    ranks = []
-    for m in measures:
-        means = np.array([np.mean(x[m.name]) for x in scores.values()])
-        ranks.append(stats.rankdata(-means if m.higher else means))
-    return dict(zip(scores, np.mean(ranks, axis=0).tolist(), strict=True))
-
-
 def summarize(
     comparison: Comparison, records: Sequence[Record], measures: Sequence[Measure]
 ) -> list[Row]:
@@ -162,6 +61,36 @@ def summarize(
       comparison: what was compared.
       records: what ``compare`` returned, or ``read_runs`` read.
       measures: of the task, the main one first.
+
+    Returns:
+      The rows, in the order of ``comparison.methods``. One has the ``method`` and the
+      ``lr`` that was chosen for it; by measure its test ``scores`` [seeds] as they are
+      shown; by encoder the ``probes`` [seeds] in %; by group the mean share of
+      ``conflict``; the paired ``differences`` of the main measure to ``uniform`` and
+      ``uniform-gamma``, where these are there; and for several tasks the mean ``rank``
+      and, beside single-task models, the ``improvement`` [seeds] in %.
+
+    Raises:
+      KeyError: a record lacks a measure.
+
+    Example:
+      >>> from mmpareto_jax import training
+      >>> plan = training.Comparison(
+      ...     training.Config(), ("uniform", "mmpareto"), lr_grid=(0.1,), seeds=2
+      ... )
+      >>> def record(method, seed, accuracy):
+      ...     scores = {"accuracy/joint": accuracy}
+      ...     return {"method": method, "lr": 0.1, "seed": seed, "validation": scores,
+      ...             "test": scores, "probe": {}, "groups": {}}
+      >>> records = [record("uniform", 0, 0.80), record("uniform", 1, 0.82),
+      ...            record("mmpareto", 0, 0.85), record("mmpareto", 1, 0.86)]
+      >>> measures = [training.Measure("accuracy/joint", "multimodal")]
+      >>> rows = training.summarize(plan, records, measures)
+      >>> print(training.markdown(rows, measures))
+      | method | lr | multimodal | − uniform | − uniform-gamma |
+      |---|---|---|---|---|
+      | mmpareto | 0.1 | 85.5 ± 0.7 | +4.5 [-1.9, +10.9], p = 0.070 |  |
+      | uniform | 0.1 | 81.0 ± 1.4 |  |  |
     """
     chosen = comparison.learning_rates(records)
     final = {(r["method"], r["lr"], r["seed"]): r for r in records}
@@ -222,9 +151,18 @@ def markdown(
     """The table, best mean of the main measure first.
 
     Args:
-      rows: of ``summarize``.
+      rows: of ``summarize``, at least one.
       measures: of the task, the main one first.
-      times: method -> time of a step relative to the plain sum, of ``step_times``.
+      times: method -> time of a step relative to the plain sum, of ``step_times``; by
+        default there is no such column.
+
+    Returns:
+      A table in Markdown: by measure the mean ± standard deviation over seeds (n − 1),
+      shares in %, and what else the rows have. ``summarize`` shows one.
+
+    Raises:
+      IndexError: there are no rows.
+      KeyError: a row lacks a measure, or `times` a method.
     """
     table = table_cells(rows, measures, times)
     head, *lines = ["| " + " | ".join(cells) + " |" for cells in table]
@@ -270,7 +208,27 @@ def _spread(values: np.ndarray, percent: bool) -> str:
 
 
 def csv_text(records: Sequence[Record]) -> str:
-    """All runs, a line each."""
+    """All runs, a line each.
+
+    Args:
+      records: what ``compare`` returned, at least one.
+
+    Returns:
+      CSV with a head: method, lr, seed, the step of the best epoch, and the measures on
+      validation and test, as they are in the records: shares from 0 to 1.
+
+    Raises:
+      IndexError: there are no records.
+      KeyError: a record lacks a measure of the first one.
+
+    Example:
+      >>> from mmpareto_jax.training import csv_text
+      >>> record = {"method": "uniform", "lr": 0.1, "seed": 0, "step": 31,
+      ...           "validation": {"accuracy/x": 0.5}, "test": {"accuracy/x": 0.25}}
+      >>> print(csv_text([record]), end="")
+      method,lr,seed,step,validation_accuracy/x,test_accuracy/x
+      uniform,0.1,0,31,0.5,0.25
+    """
     file = io.StringIO()
     names = list(records[0]["test"])
     writer = csv.writer(file, lineterminator="\n")

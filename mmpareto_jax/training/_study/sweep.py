@@ -11,10 +11,11 @@ import numpy as np
 
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._study.compare import Comparison, compare
-from mmpareto_jax.training._study.summary import CONTROL, Difference, summarize
+from mmpareto_jax.training._study.scores import Difference, holm
+from mmpareto_jax.training._study.summary import CONTROL, summarize
 from mmpareto_jax.training._tasks.registry import make_task
 
-# What each setting changes, one thing at a time.
+# What each setting changes, one thing at a time, with what that needs beside it.
 SETTINGS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "batch 16": {"batch_size": 16},
@@ -41,11 +42,12 @@ class SweepRow:
 
     Attributes:
       setting: its name.
-      conflict: share of conflicting steps under MMPareto, the mean over groups.
+      conflict: share of conflicting steps under MMPareto, from 0 to 1, the mean over
+        groups and seeds.
       control: mean test accuracy of uniform × γ, in %.
       ours: that of MMPareto.
-      difference: the paired difference of the two.
-      corrected: its p-value after Holm's correction for all settings.
+      difference: the paired difference MMPareto − uniform × γ, of ``paired``.
+      corrected: its p-value after Holm's correction for all settings of the sweep.
     """
 
     setting: str
@@ -71,19 +73,28 @@ def sweep(
 
     Args:
       config: what all settings share.
-      workdir: a comparison's directory for each setting; what is there is not repeated.
-      settings: names of ``SETTINGS``.
+      workdir: where each setting has a comparison's directory, named after it; created
+        if it does not exist. What is there is not repeated.
+      settings: names of ``SETTINGS``, at least one.
       lr_grid: learning rates; each method gets its own best one in each setting.
-      seeds: final runs of a method.
-      tune_seeds: runs for each learning rate.
-      workers: processes.
-      progress: called as ``progress(settings done, settings, setting)``.
+      seeds: final runs of a method, at least 2.
+      tune_seeds: runs for each learning rate, at least 1.
+      workers: processes, as of ``compare``.
+      progress: called as ``progress(settings done, settings, setting)``, before each.
 
     Returns:
-      A row for each setting.
+      A row for each setting, in their order.
 
     Raises:
-      ValueError: an unknown setting.
+      ValueError: an unknown setting; as of ``Comparison`` (a learning rate twice, too
+        few runs, an option that `config` cannot have beside a setting) and of
+        ``compare`` (a directory that holds another comparison).
+
+    Example:
+      >>> from mmpareto_jax.training import Config, sweep
+      >>> sweep(Config(), "sweeps", settings=("batch 7",))
+      Traceback (most recent call last):
+      ValueError: settings: expected some of ['as it is', 'batch 16', ...], got batch 7
     """
     for name in settings:
         if name not in SETTINGS:
@@ -122,22 +133,24 @@ def sweep(
     ]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values after Holm's step-down correction for their number.
+def sweep_markdown(rows: Sequence[SweepRow]) -> str:
+    """The map as a table.
+
+    Args:
+      rows: of ``sweep``.
+
+    Returns:
+      A table in Markdown, a line for each row; conflicts and accuracies in %, the
+      difference in points with its 95 % interval and its p-value, uncorrected.
 
     Example:
-      >>> holm([0.01, 0.04, 0.03])
-      [0.03, 0.06, 0.06]
+      >>> import numpy as np
+      >>> from mmpareto_jax.training import SweepRow, paired, sweep_markdown
+      >>> found = paired(np.array([82.0, 85.0, 84.0]), np.array([80.0, 82.0, 83.0]))
+      >>> row = SweepRow("as it is", 0.15, 81.7, 83.7, found, 0.15)
+      >>> print(sweep_markdown([row]).splitlines()[-1])
+      | as it is | 15.0 | 81.7 | 83.7 | +2.0 [-0.5, +4.5], p = 0.074 | 0.15 |
     """
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, k in enumerate(np.argsort(p_values)):
-        largest = max(largest, (len(p_values) - rank) * p_values[k])
-        corrected[k] = min(1.0, largest)
-    return corrected
-
-
-def sweep_markdown(rows: Sequence[SweepRow]) -> str:
-    """The map as a table."""
     lines = [
         "| setting | conflicts % | uniform × γ | mmpareto | mmpareto − uniform × γ | "
         "p, corrected |",

@@ -16,17 +16,25 @@ from mmpareto_jax.training._tasks.registry import make_task
 
 
 def step_times(configs: Sequence[Config], *, repeats: int = 40) -> dict[str, float]:
-    """Wall time of a compiled step, relative to the gradient of the summed losses.
+    r"""Wall time of a compiled step, relative to the gradient of the summed losses.
+
+    .. math:: \frac{\operatorname{median}_i t_i^{\text{method}}}
+        {\operatorname{median}_i t_i^{\text{plain}}}
 
     All steps are timed in turn, and medians are compared, so that other load on the
-    machine falls on all of them alike.
+    machine falls on all of them alike. The first step of each, which compiles, is not
+    timed.
 
     Args:
-      configs: one for each method.
-      repeats: steps of each that are timed.
+      configs: one for each method; the plain sum has the other options of the first.
+      repeats: steps of each that are timed, at least 1.
 
     Returns:
       Method -> ratio.
+
+    Raises:
+      ValueError: the data are not there, or a method does not fit its model or task.
+      IndexError: there are no configs.
     """
     plain = dataclasses.replace(configs[0], method="uniform")
     task = make_task(plain)

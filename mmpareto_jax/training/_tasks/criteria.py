@@ -19,7 +19,12 @@ class Measure(NamedTuple):
       name: "kind/objective", as in the metrics; "kind/mean" is of all objectives.
       title: what people call it.
       higher: whether more is better.
-      percent: whether it is a share, shown in %.
+      percent: whether it is a share from 0 to 1, shown in %.
+
+    Example:
+      >>> from mmpareto_jax.training import Measure
+      >>> Measure("accuracy/joint", "multimodal").shown(0.25)
+      25.0
     """
 
     name: str
@@ -28,7 +33,14 @@ class Measure(NamedTuple):
     percent: bool = True
 
     def shown(self, value: Any) -> Any:
-        """The value in the unit in which it is shown."""
+        """The value in the unit in which it is shown.
+
+        Args:
+          value: a number or an array, as in the metrics.
+
+        Returns:
+          100 times it for a share, else the value itself.
+        """
         return 100 * value if self.percent else value
 
 

@@ -12,8 +12,22 @@ from mmpareto_jax.training._tasks.several_tasks import multi_task
 def make_task(config: Config) -> Task:
     """The task that a config names.
 
+    Args:
+      config: of a run: its task, data and model; and its method, which may ask for a
+        fusion or a sharing of its own.
+
+    Returns:
+      A frozen dataclass: a function that makes the model, the arrays of the splits
+      ("train", "validation", "test"), and of every objective the loss and the measures,
+      all of them in ``measures``, the main one first. No model is made yet.
+
     Raises:
       ValueError: its data are not there, or do not fit.
+
+    Example:
+      >>> from mmpareto_jax.training import Config, make_task
+      >>> [m.name for m in make_task(Config(train_examples=32)).measures]
+      ['accuracy/joint', 'accuracy/audio', 'accuracy/visual']
     """
     make = multi_task if config.task in MULTI_TASK else multimodal_task
     return make(config)

@@ -43,19 +43,38 @@ def ogm(
 
     with s the mean probability that a modality alone gives to the right class, and
     Gaussian noise ε of the standard deviation of g, tensor by tensor, in OGM-GE. For
-    two modalities :math:`\rho_m` is the ratio of the paper.
+    two modalities :math:`\rho_m` is the ratio of the paper; a single one has none, and
+    stays as it is.
 
     Args:
-      labels: params -> a tree of the modality's name, or None, for every leaf; what is
+      labels: updates -> a tree of the modality's name, or None, for every leaf; what is
         None stays as it is. The official code modulates the encoders' kernels.
-      modalities: their names.
+      modalities: their M names.
       alpha: α ≥ 0.
-      noise: whether to add ε (OGM-GE).
+      noise: whether to add ε (OGM-GE), to every leaf that has a modality.
       until: how many steps to modulate; by default all.
       seed: of the noise; the key is part of the state.
 
     Returns:
-      A transformation; it needs ``tx.update(..., scores={modality: s})``.
+      A transformation of gradients of any shapes, which keep their dtypes; it needs
+      ``tx.update(..., scores={modality: s})``, with scalars s in [0, 1]. Its state has
+      the coefficients :math:`k_m` of the last step.
+
+    Raises:
+      TypeError: in ``update``, there are no `scores`.
+      KeyError: in ``update``, a modality has no score, or a label is not one of them.
+      ValueError: in ``update``, `labels` gives a tree of another number of leaves.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mmpareto_jax.training import baselines
+      >>> labels = {"audio_encoder": "audio", "head": None}
+      >>> tx = baselines.ogm(lambda grads: labels, ("audio", "visual"), alpha=0.5)
+      >>> grads = {"audio_encoder": jnp.ones(2), "head": jnp.ones(2)}
+      >>> scores = {"audio": jnp.array(0.8), "visual": jnp.array(0.4)}
+      >>> updates, state = tx.update(grads, tx.init(grads), scores=scores)
+      >>> print(updates["audio_encoder"].round(4), updates["head"])
+      [0.2384 0.2384] [1. 1.]
 
     References:
       Peng et al., Balanced Multimodal Learning via On-the-fly Gradient Modulation, CVPR
@@ -131,19 +150,39 @@ def agm(
         s_{\setminus m} - \hat s_m}
 
     with s the mean negative log-probability of the right class under a modality's own
-    part of the logits, :math:`s_{\setminus m}` the mean of the others', and hats for
-    running means over all earlier steps.
+    part of the logits, :math:`\bar s_{\setminus m}` the mean of the others', and hats
+    for running means over all earlier steps (0 at the first).
 
     The official code scales the gradient at the modality's logits, which for late
     fusion is this, but that its part of the joint head is scaled as well.
 
     Args:
-      labels: params -> a tree of the modality's name, or None, for every leaf.
-      modalities: their names.
+      labels: updates -> a tree of the modality's name, or None, for every leaf; what is
+        None stays as it is.
+      modalities: their names, at least two.
       alpha: α ≥ 0.
 
     Returns:
-      A transformation; it needs ``tx.update(..., scores={modality: s})``.
+      A transformation of gradients of any shapes, which keep their dtypes; it needs
+      ``tx.update(..., scores={modality: s})``, with scalars s ≥ 0 in nats. Its state
+      has the coefficients :math:`\kappa_m` of the last step.
+
+    Raises:
+      TypeError: in ``update``, there are no `scores`.
+      KeyError: in ``update``, a modality has no score, or a label is not one of them.
+      ValueError: in ``update``, `labels` gives a tree of another number of leaves.
+      ZeroDivisionError: in ``update``, there is one modality only.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mmpareto_jax.training import baselines
+      >>> labels = {"audio_encoder": "audio", "head": None}
+      >>> tx = baselines.agm(lambda grads: labels, ("audio", "visual"))
+      >>> grads = {"audio_encoder": jnp.ones(2), "head": jnp.ones(2)}
+      >>> scores = {"audio": jnp.array(0.3), "visual": jnp.array(1.2)}  # audio leads
+      >>> updates, state = tx.update(grads, tx.init(grads), scores=scores)
+      >>> print(updates["audio_encoder"].round(4), updates["head"])
+      [0.6454 0.6454] [1. 1.]
 
     References:
       Li et al., Boosting Multi-modal Model Performance with Adaptive Gradient

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 
 
 class Greedy(NamedTuple):
-    """What the method remembers.
+    """What the method remembers: ``not_greedy_yet`` at first, then of ``watch``.
 
     Attributes:
       step: scalar int32.
-      exchange: [2], the summed relative gradients of each modality's exchange.
-      branch: [2], those of its encoder.
+      exchange: [2] floating, the summed relative gradients of what each modality takes
+        from the other one.
+      branch: [2] floating, those of its encoder.
       left: scalar int32, rebalancing steps that are still to come.
-      care: scalar int32, the modality that is trained alone; -1: none.
+      care: scalar int32, the modality that is trained alone, 0 or 1; -1: none.
     """
 
     step: jax.Array
@@ -27,7 +28,16 @@ class Greedy(NamedTuple):
 
 
 def not_greedy_yet() -> Greedy:
-    """The memory before the first step."""
+    """The memory before the first step.
+
+    Returns:
+      Sums of zero, and no modality that is trained alone.
+
+    Example:
+      >>> from mmpareto_jax.training import baselines
+      >>> print(baselines.not_greedy_yet().care)
+      -1
+    """
     step, left, care = (jnp.full((), x, jnp.int32) for x in (0, 0, -1))
     return Greedy(step, jnp.zeros(2), jnp.zeros(2), left, care)
 
@@ -54,15 +64,26 @@ def watch(
     for the sums.
 
     Args:
-      memory: before.
-      exchange: [2], :math:`\mu(\theta'_m)` of this step.
-      branch: [2], :math:`\mu(\theta_m)` of this step.
-      epsilon: ε.
+      memory: before the step.
+      exchange: [2], :math:`\mu(\theta'_m) > 0` of this step.
+      branch: [2], :math:`\mu(\theta_m) > 0` of this step.
+      epsilon: ε ≥ 0, in decades.
       window: rebalancing steps in a row.
-      start: the step at which rebalancing may begin.
+      start: steps at the beginning that only count for the sums; after the next one
+        rebalancing may begin.
 
     Returns:
-      The memory after the step.
+      The memory after the step; its ``care`` is for the next one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mmpareto_jax.training import baselines
+      >>> memory = baselines.watch(
+      ...     baselines.not_greedy_yet(), jnp.array([2.0, 1.0]), jnp.array([1.0, 1.0]),
+      ...     epsilon=0.01, window=5, start=0,
+      ... )
+      >>> print(memory.care, memory.left)
+      0 5
 
     References:
       Wu, Jastrzebski, Cho & Geras, Characterizing and Overcoming the Greedy Nature of

@@ -19,7 +19,8 @@ def prototype_loss(
 ) -> jax.Array:
     r"""What PMR adds to the joint loss.
 
-    A class's logit is minus the Euclidean distance to its prototype. With s the mean
+    A class's logit is minus the Euclidean distance to its prototype; :math:`L_{PCE}^m`
+    is the mean cross-entropy of these logits. With s the mean
     probability of the right class under these logits, modalities that lag behind the
     best one b are pulled to their prototypes, and the entropy H of the best one's
     probabilities is kept from vanishing early:
@@ -28,18 +29,34 @@ def prototype_loss(
         \alpha \sum_m c_m L_{PCE}^m - \mu \max_m c_m\, H^b, \qquad
         c_m = \min\left(\frac{s_b}{s_m} - 1, 1\right)
 
-    For two modalities these are the paper's coefficients. The official code has 1 in
+    The coefficients c are constants to a derivative, and that of the best one is 0. For
+    two modalities these are the paper's coefficients. The official code has 1 in
     place of every positive c, and no entropy.
 
     Args:
-      features: modality -> [B, D].
-      label: [B].
-      prototypes: modality -> [C, D].
-      alpha: strength of the pull.
-      mu: strength of the entropy term.
+      features: modality -> [B, D], floating; D may be another one for each.
+      label: [B], integers from 0 to C - 1.
+      prototypes: modality -> [C, D], as of ``class_means``.
+      alpha: α, strength of the pull.
+      mu: μ, strength of the entropy term.
 
     Returns:
-      A scalar.
+      A scalar in nats, in the features' dtype.
+
+    Raises:
+      KeyError: a modality has no prototypes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mmpareto_jax.training import baselines
+      >>> means = jnp.array([[0.0], [4.0]])
+      >>> features = {"audio": means, "visual": jnp.array([[2.0], [2.0]])}  # it lags
+      >>> prototypes = {"audio": means, "visual": means}
+      >>> loss = baselines.prototype_loss(
+      ...     features, jnp.array([0, 1]), prototypes, alpha=1.0, mu=0.0
+      ... )
+      >>> print(f"{loss:.3f}")  # (s_audio / 0.5 - 1) log 2
+      0.668
 
     References:
       Fan et al., PMR: Prototypical Modal Rebalance for Multimodal Learning, CVPR 2023,
@@ -63,20 +80,32 @@ def prototype_loss(
 def class_means(
     features: np.ndarray, label: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """The prototypes: the mean features of each class.
+    r"""The prototypes: the mean features of each class.
+
+    .. math:: c_k = \frac{1}{|\{i : y_i = k\}|} \sum_{i : y_i = k} z_i
 
     Args:
-      features: [N, D].
-      label: [N].
+      features: z [N, D].
+      label: y [N], integers; an example with one outside of 0 to C - 1 counts nowhere.
       num_classes: C.
 
     Returns:
       [C, D]; zeros for a class without examples.
 
+    Raises:
+      ValueError: `features` and `label` have different N.
+
     Example:
-      >>> class_means(np.array([[1.0], [3.0], [8.0]]), np.array([0, 0, 1]), 2)
+      >>> import numpy as np
+      >>> from mmpareto_jax.training import baselines
+      >>> features, label = np.array([[1.0], [3.0], [8.0]]), np.array([0, 0, 1])
+      >>> baselines.class_means(features, label, 2)
       array([[2.],
              [8.]])
+
+    References:
+      Fan et al., PMR: Prototypical Modal Rebalance for Multimodal Learning, CVPR 2023,
+      https://arxiv.org/abs/2211.07089, section 3.2.
     """
     rows = np.equal.outer(np.arange(num_classes), label)
     means: np.ndarray = rows @ features / np.maximum(rows.sum(axis=1), 1)[:, None]

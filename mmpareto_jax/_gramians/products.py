@@ -1,0 +1,123 @@
+"""Reads of stacked rows: their inner products, and what is done row by row."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mmpareto_jax._gradients.stacks import Stack, apart
+
+# One running sum over n float32 products loses about n / 10 ulp. The last axis is
+# summed first and its partial sums after it, which keeps runs short; an axis longer
+# than this is left to XLA's own tree reduction.
+_LONGEST_RUN = 8192
+
+# Up to this many objectives the products of all pairs are one reduction, which reads
+# every row once; its program grows with their square. Beyond, one matrix product.
+FEW = 8
+
+
+def few_apart(leaf: jax.Array) -> Stack:
+    """A few rows apart, where they are; many as one array."""
+    return apart(leaf) if leaf.shape[0] <= FEW else leaf
+
+
+def row_peaks(leaf: Stack) -> jax.Array:
+    """[K], the largest magnitude of each row."""
+
+    # Constants to a derivative: what is divided by them is multiplied by them later.
+    def peak(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
+        return jnp.max(jnp.abs(lax.stop_gradient(x)), axes, initial=0)
+
+    if isinstance(leaf, tuple):
+        return jnp.stack([peak(row) for row in leaf])
+    return peak(leaf, tuple(range(1, leaf.ndim)))
+
+
+def divided(leaf: Stack, rows: jax.Array) -> Stack:
+    """Every row of a leaf by its scale, a power of two, in the dtype of the scales."""
+    # Exact, and cheap enough for XLA to compute again rather than to write down.
+    inverse = 1 / rows
+    if isinstance(leaf, tuple):
+        pairs = zip(leaf, inverse, strict=True)
+        return tuple(row.astype(rows.dtype) * scale for row, scale in pairs)
+    return leaf.astype(rows.dtype) * inverse.reshape(-1, *[1] * (leaf.ndim - 1))
+
+
+def leaf_gramians(leaves: Sequence[Stack], dtype: jnp.dtype) -> list[jax.Array]:
+    """The Gramian [K, K] of each leaf, all its products from one read."""
+    return [
+        _of_pairs([row.astype(dtype) for row in leaf])
+        if len(leaf) <= FEW
+        else _matrix_product(jnp.asarray(leaf).astype(dtype))
+        for leaf in leaves
+    ]
+
+
+def cross_gramian(
+    pairs: Sequence[tuple[jax.Array, jax.Array]], scale: jax.Array
+) -> jax.Array:
+    """[K, K] ⟨row i of the first, row j of the second⟩ / scale², over all pairs."""
+
+    def product(first: jax.Array, second: jax.Array) -> jax.Array:
+        first, second = (x.astype(scale.dtype) / scale for x in (first, second))
+        num = range(first.shape[0])
+        return jnp.stack(
+            [jnp.stack([_sum(first[i] * second[j]) for j in num]) for i in num]
+        )
+
+    return functools.reduce(operator.add, [product(*pair) for pair in pairs])
+
+
+def _matrix_product(x: jax.Array) -> jax.Array:
+    axes = tuple(range(1, x.ndim))
+    mesh = jax.typeof(x).sharding.mesh
+    place = NamedSharding(mesh, P()) if mesh.explicit_axes else None
+    found: jax.Array = jnp.tensordot(
+        x, x, (axes, axes), precision="highest", out_sharding=place
+    )
+    # Rounding may depend on which factor comes first.
+    return (found + found.T) / 2
+
+
+def _of_pairs(x: Sequence[jax.Array]) -> jax.Array:
+    num = len(x)
+    pairs = list(combinations_with_replacement(range(num), 2))
+    products = tuple(x[i] * x[j] for i, j in pairs)
+    if products[0].ndim > 0 and products[0].shape[-1] <= _LONGEST_RUN:
+        products = _short_runs(products)
+    sums = dict(zip(pairs, (jnp.sum(p) for p in products), strict=True))
+    rows = [[sums[min(i, j), max(i, j)] for j in range(num)] for i in range(num)]
+    return jnp.stack([jnp.stack(row) for row in rows])
+
+
+# JAX's own derivative of this reduction fails where only some terms have a tangent.
+@jax.custom_jvp
+def _short_runs(terms: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The sum of each over its last axis, from one read of all."""
+    zeros = (jnp.zeros((), terms[0].dtype),) * len(terms)
+    return tuple(lax.reduce(terms, zeros, _add, (terms[0].ndim - 1,)))
+
+
+@_short_runs.defjvp
+def _derivative(
+    primals: tuple[tuple[jax.Array, ...]], tangents: tuple[tuple[jax.Array, ...]]
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    return _short_runs(*primals), tuple(jnp.sum(x, axis=-1) for x in tangents[0])
+
+
+def _add(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    """The sum of all, in short runs: see ``_LONGEST_RUN``."""
+    return jnp.sum(jnp.sum(x, axis=-1)) if x.ndim else x
