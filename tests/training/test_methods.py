@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from mmpareto_jax.training import Config
-from mmpareto_jax.training._methods.greedy import speeds
+from mmpareto_jax.training._methods.greedy import relative_squares
 from mmpareto_jax.training._run.loop import fit
 from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._tasks.registry import make_task
@@ -176,13 +176,13 @@ def test_greedy_steers_the_model():
     assert np.all(memory.branch > 0)
 
 
-def test_greedy_finds_what_its_speeds_are_of():
+def test_greedy_finds_exchanges_and_branches():
     """The same parameters as by the attributes of the model's modules."""
     config = Config(method="greedy", **SMALL)
     model = make_task(config).make_model(nnx.Rngs(0))
     params = nnx.state(model, nnx.Param)
     grads = jax.tree.map(lambda x: x**2 + 1, params)
-    exchange, branch = speeds(params, grads)
+    exchange, branch = relative_squares(params, grads)
     mmtm, encoders = model.interaction, [model.audio_encoder, model.visual_encoder]
     for number, encoder in enumerate(encoders):
         own = [each[number] for each in mmtm.excitations]

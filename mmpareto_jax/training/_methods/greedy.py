@@ -30,7 +30,7 @@ def greedy(config: Config) -> Method:
     def advance(memory: Any, params: Any, grads: Any) -> Any:
         return _greedy.watch(
             memory,
-            *speeds(params, grads),
+            *relative_squares(params, grads),
             epsilon=epsilon,
             window=_WINDOW,
             start=2 * config.steps_per_epoch,
@@ -44,7 +44,7 @@ def greedy(config: Config) -> Method:
     return joint_only(fusion="mmtm", memory=memory, advance=advance, steer=steer)
 
 
-def speeds(params: Any, grads: Any) -> tuple[jax.Array, jax.Array]:
+def relative_squares(params: Any, grads: Any) -> tuple[jax.Array, jax.Array]:
     """Squared gradients relative to squared parameters, of a model with an MMTM.
 
     Args:
