@@ -1,16 +1,15 @@
 """Tests for the command line: what it prints, its exit codes, one line per mistake."""
 
+import dataclasses
+import re
 import subprocess
 import sys
-import typing
 
 import pytest
 
 from mmpareto_jax import __version__
-from mmpareto_jax._cli import commands
 from mmpareto_jax.cli import main
-from mmpareto_jax.data import sources
-from mmpareto_jax.training import _choices
+from mmpareto_jax.training._options.groups import GROUPS
 
 SMALL = ["--train-examples", "32", "--batch-size", "16", "--epochs", "1"]
 
@@ -110,7 +109,48 @@ def test_help_names_every_command(capsys):
     assert all(command in out for command in ("train", "evaluate", "plot", "report"))
 
 
-def test_prepare_offers_every_source():
-    """The list stands twice, so that --help need not import the sources."""
-    assert commands.PREPARED == sources.NAMES
-    assert set(sources.NAMES) < set(typing.get_args(_choices.TaskName))
+def sections(text):
+    """Title -> the flags under it, of a help text."""
+    found = {}
+    for part in re.split(r"^(?=\S)", text, flags=re.MULTILINE):
+        title, _, rest = part.partition(":\n")
+        flags = re.findall(r"^  --([a-z-]+)", rest, re.MULTILINE)
+        found[title] = [flag.replace("-", "_") for flag in flags]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [("train", {"task"}), ("compare", {"task", "method", "lr", "seed"})],
+)
+def test_help_has_each_option_once_under_its_owner(command, without, capsys):
+    assert main([command, "--help"]) == 0
+    found = sections(capsys.readouterr().out)
+    expected = {
+        group.title: [
+            field.name
+            for field in dataclasses.fields(group.options)
+            if field.name not in without
+        ]
+        for group in GROUPS
+    }
+    assert {title: found[title] for title in expected} == expected
+    flags = [flag for each in found.values() for flag in each]
+    assert len(flags) == len(set(flags))
+    assert found["options of av-digits"][0] == "audio_snr_db"
+    assert found["options of multi-digits"] == ["right_noise"]
+
+
+HELP = """
+import sys
+from mmpareto_jax.cli import main
+assert main(["train", "--help"]) == 0
+print({"jax", "flax", "numpy"} & set(sys.modules))
+"""
+
+
+def test_help_waits_for_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-c", HELP], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("set()\n")

@@ -1,6 +1,6 @@
-"""What the command ``mmpareto`` does, shows and completes.
+"""What the command ``mmpareto`` understands, does, shows and completes.
 
-The arguments that ``cli`` parsed come in; text on the terminal and an exit code go out.
-Its modules may import, inside their functions, every public name: ``--help`` waits for
-none of them.
+A command line comes in; text on the terminal and an exit code go out. Its modules may
+import, inside their functions, every public name: ``--help`` waits for none of them. At
+their top they may import, of ``training``, `_choices` and `_options`, which are light.
 """

@@ -10,23 +10,22 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from mmpareto_jax._cli import progress as _progress
+from mmpareto_jax.training._choices import MULTI_TASK, MethodName
 
 if TYPE_CHECKING:
     from mmpareto_jax.training import Config, Result
 
 INTERRUPTED = 130
-PREPARED = (
-    "crema-d",
-    "kinetics-sounds",
-    "colored-digits",
-    "modelnet40",
-    "ucf-101",
-    "nyuv2",
-    "cityscapes",
+_OTHERS: tuple[MethodName, ...] = (
+    "uniform",
+    "uniform-gamma",
+    "pareto",
+    "mmpareto",
+    "pcgrad",
+    "cagrad",
 )
-_OTHERS = ("uniform", "uniform-gamma", "pareto", "mmpareto", "pcgrad", "cagrad")
-COMPARED = ("joint", *_OTHERS, "nash-mtl")
-COMPARED_TASKS = ("single-task", *_OTHERS, "nash-mtl")
+COMPARED: tuple[MethodName, ...] = ("joint", *_OTHERS, "nash-mtl")
+COMPARED_TASKS: tuple[MethodName, ...] = ("single-task", *_OTHERS, "nash-mtl")
 
 
 def train(arguments: dict[str, Any]) -> int:
@@ -126,7 +125,6 @@ def compare(arguments: dict[str, Any]) -> int:
     from pathlib import Path
 
     from mmpareto_jax import training
-    from mmpareto_jax.training._choices import MULTI_TASK
 
     if plan["methods"] is None:
         plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED

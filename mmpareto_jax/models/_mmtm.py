@@ -1,6 +1,7 @@
 """MMTM: every modality rescales the channels of the others."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +135,20 @@ class MMTM(nnx.Module):
             self.count[...] = self.count[...] + 1
         features = pool_all(encoders, maps)
         return features, features
+
+    @staticmethod
+    def exchange_of(params: Any, number: int) -> tuple[Any, Any]:
+        """What modality `number` takes from the others by.
+
+        Args:
+            params: of an `MMTM`, as `flax.nnx.state` has them; or as many gradients.
+            number: the modality, in the order of the encoders.
+
+        Returns:
+            Its own excitations, by exchange; and the squeezes, which are everybody's.
+        """
+        own = {index: each[number] for index, each in params["excitations"].items()}
+        return own, params["squeezes"]
 
     def _exchange(self, index: int, maps: list[jax.Array]) -> list[jax.Array]:
         squeezed = jnp.concatenate([global_mean(x) for x in maps], axis=-1)

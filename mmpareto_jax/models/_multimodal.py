@@ -177,6 +177,12 @@ class MultimodalClassifier(nnx.Module):
             )
             setattr(self, f"{name}_head", head)
 
+    @staticmethod
+    def modality_of(attribute: str) -> str | None:
+        """The modality whose encoder that attribute is; `None`: it is no encoder."""
+        modality = attribute.removesuffix("_encoder")
+        return modality if modality != attribute else None
+
     def features(
         self, inputs: Mapping[str, jax.Array]
     ) -> tuple[dict[str, jax.Array], list[jax.Array]]:

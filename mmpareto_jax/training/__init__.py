@@ -1,8 +1,8 @@
 """Training: runs of a config, comparisons of methods, reports of both.
 
-Its rooms, each of which imports from those before it alone: `_choices`, `_config` and
-`_batch`; `_methods`; `_tasks`; `_run`; `_study`; `_report`. `_public` lists the public
-names.
+Its rooms, each of which imports from those before it alone: `_choices`, `_options`,
+`_config` and `_batch`; `_methods`; `_tasks`; `_run`; `_study`; `_report`. `_public`
+lists the public names.
 """
 
 from typing import TYPE_CHECKING

@@ -1,29 +1,50 @@
-"""What a config can name: tasks, methods, fusions, sharings."""
+"""What a config can name: tasks, methods, fusions, sharings.
+
+Every name stands in one Literal, once: type checkers read nothing else, and what needs
+the names at run time takes them from there. Tables from a name to what it stands for
+are typed by these Literals, and `tests/training/test_choices.py` finds them complete.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
+
+from mmpareto_jax._published import PublishedModalities, PublishedTasks
 
 # This module is read for `mmpareto --help`, so it imports nothing heavy.
 
+# --- Tasks: several modalities of one label, or several tasks of one input. Data are in
+# the package, or published and prepared.
+
+EmbeddedModalities = Literal["av-digits"]
+EmbeddedTasks = Literal["multi-digits", "digit-tasks", "scenes"]
+EmbeddedName = Literal[EmbeddedModalities, EmbeddedTasks]
 TaskName = Literal[
-    "av-digits",
-    "crema-d",
-    "kinetics-sounds",
-    "colored-digits",
-    "modelnet40",
-    "ucf-101",
-    "multi-digits",
-    "digit-tasks",
-    "scenes",
-    "nyuv2",
-    "cityscapes",
+    EmbeddedModalities, PublishedModalities, EmbeddedTasks, PublishedTasks
 ]
-MethodName = Literal[
+
+MULTIMODAL: tuple[TaskName, ...] = get_args(
+    Literal[EmbeddedModalities, PublishedModalities]
+)
+MULTI_TASK: tuple[TaskName, ...] = get_args(Literal[EmbeddedTasks, PublishedTasks])
+
+# --- Methods
+
+# About a joint objective and its modalities.
+MultimodalMethod = Literal[
     "joint",
+    "ogm",
+    "ogm-ge",
+    "agm",
+    "pmr",
+    "mmcosine",
+    "greedy",
+    "g-blending",
+    "relearning",
+]
+# The functions of `weightings`, which cannot be asked: it imports jax.
+RuleName = Literal[
     "uniform",
-    "uniform-gamma",
-    "pareto",
     "mmpareto",
     "mean",
     "random",
@@ -53,35 +74,22 @@ MethodName = Literal[
     "famo",
     "imtl-l",
     "rlw",
-    "ogm",
-    "ogm-ge",
-    "agm",
-    "pmr",
-    "mmcosine",
-    "greedy",
-    "g-blending",
-    "relearning",
-    "single-task",
 ]
-FusionName = Literal[
-    "concat", "sum", "film", "gated", "cosine", "mmtm", "central", "bottleneck"
-]
-SharingName = Literal["hard", "cross-stitch", "mtan", "separate"]
+# Rules under a name of the MMPareto paper.
+PaperRule = Literal["uniform-gamma", "pareto"]
+# About several tasks.
+MultiTaskMethod = Literal["single-task"]
+MethodName = Literal[MultimodalMethod, RuleName, PaperRule, MultiTaskMethod]
 
-# Several tasks of one input, instead of several modalities of one task.
-MULTI_TASK = ("multi-digits", "digit-tasks", "scenes", "nyuv2", "cityscapes")
-# Methods that are about a joint objective and its modalities, and the one that is not.
-MULTIMODAL_METHODS = (
-    "joint",
-    "ogm",
-    "ogm-ge",
-    "agm",
-    "pmr",
-    "mmcosine",
-    "greedy",
-    "g-blending",
-    "relearning",
-)
+MULTIMODAL_METHODS: tuple[MethodName, ...] = get_args(MultimodalMethod)
+MULTI_TASK_METHODS: tuple[MethodName, ...] = get_args(MultiTaskMethod)
+
+# --- Parts of a model
+
+HeadName = Literal["concat", "sum", "film", "gated", "cosine"]
+InteractionName = Literal["mmtm", "central", "bottleneck"]
+FusionName = Literal[HeadName, InteractionName]
+SharingName = Literal["hard", "cross-stitch", "mtan", "separate"]
 
 
 def spelled(method: str) -> str:

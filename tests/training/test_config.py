@@ -5,8 +5,10 @@ import json
 
 import pytest
 
-from mmpareto_jax.cli import _parser
-from mmpareto_jax.training import Config, load_config
+from mmpareto_jax._cli.parser import make_parser
+from mmpareto_jax.training import Config, load_config, read_config
+from mmpareto_jax.training._choices import MULTI_TASK, MULTIMODAL
+from mmpareto_jax.training._options.groups import GROUPS
 
 
 @pytest.mark.parametrize(
@@ -21,8 +23,13 @@ from mmpareto_jax.training import Config, load_config
         ({"seed": -1}, "seed: expected 0 to"),
         ({"seed": "0"}, "seed: expected int, got '0'"),
         ({"epochs": True}, "epochs: expected int, got True"),
-        ({"method": "sgd"}, "method: expected one of joint, uniform"),
-        ({"method": None}, "method: expected one of joint, uniform"),
+        ({"method": "sgd"}, "method: expected one of joint, ogm"),
+        ({"method": None}, "method: expected one of joint, ogm"),
+        ({"max_magnitude": 0.5}, "max_magnitude: expected a finite number >= 1"),
+        ({"alpha": -1.0}, "alpha: expected at least 0, got -1.0"),
+        ({"width": 6}, "width: expected a multiple of 4, got 6"),
+        ({"modalities": 4}, "modalities: expected 2 or 3, got 4"),
+        ({"fusion": "bottleneck"}, "another one, or --encoder transformer"),
         ({"batch_size": 10, "train_examples": 5}, "at most train_examples, got 10"),
     ],
 )
@@ -47,7 +54,7 @@ def test_a_rule_has_one_spelling(name, tmp_path):
     assert Config(method=name) == Config(method="nash-mtl")
     assert Config(method=name).to_dict()["method"] == "nash-mtl"
     assert dataclasses.replace(Config(), method=name).method == "nash-mtl"
-    assert _parser().parse_args(["train", "--method", name]).method == "nash-mtl"
+    assert make_parser().parse_args(["train", "--method", name]).method == "nash-mtl"
     file = tmp_path / "run.toml"
     file.write_text(f'method = "{name}"\n')
     assert Config(**load_config(file)).method == "nash-mtl"
@@ -79,7 +86,51 @@ def test_bad_files(tmp_path, name, text, message):
 
 
 def test_every_field_is_a_flag():
-    flags = vars(_parser().parse_args(["train"]))
+    flags = vars(make_parser().parse_args(["train"]))
     fields = {field.name for field in dataclasses.fields(Config)}
     assert fields == set(flags) - {"command", "workdir", "resume", "config"}
     assert all(flags[name] is None for name in fields)
+
+
+def test_the_groups_are_what_a_config_is_made_of():
+    """Every option once, in the order of the groups; the task has the first place."""
+    names = [f.name for group in GROUPS for f in dataclasses.fields(group.options)]
+    assert names == [field.name for field in dataclasses.fields(Config)]
+    assert len(names) == len(set(names))
+    assert Config("scenes") == Config(task="scenes")
+    with pytest.raises(TypeError, match="positional argument"):
+        Config("crema-d", "data")
+
+
+def test_options_have_owners():
+    titles = [group.title for group in GROUPS]
+    assert len(titles) == len(set(titles))
+    owners = {group.title: (group.tasks, group.methods) for group in GROUPS}
+    every_task, every_method = owners["options of the run"]
+    assert set(every_task) == set(MULTIMODAL + MULTI_TASK)
+    assert owners["options of av-digits"] == (("av-digits",), every_method)
+    gamma = owners["options of mmpareto, uniform-gamma"]
+    assert gamma == (every_task, ("mmpareto", "uniform-gamma"))
+
+
+# As a run of before wrote it, when the options were in another order.
+WRITTEN = """
+{"config": {"task": "multi-digits", "data": null, "method": "mgda", "gamma": 2.0,
+"variant": "official", "conflict_test": false, "magnitude": false,
+"max_magnitude": 3.0, "alpha": 0.5, "encoder": "transformer", "fusion": "bottleneck",
+"sharing": "mtan", "gradients": "features", "width": 32, "seed": 3, "epochs": 2,
+"steps": 7, "batch_size": 16, "lr": 0.1, "schedule": "constant", "momentum": 0.5,
+"weight_decay": 0.0, "dtype": "bfloat16", "pullback": "vmap", "train_examples": 64,
+"audio_snr_db": 1.0, "visual_noise": 0.1, "visual_occlusion": 2, "modalities": 3,
+"visual_label_noise": 0.2, "contradiction": 0.4, "num_tasks": 4, "right_noise": 0.6}}
+"""
+
+
+def test_a_config_that_was_written_before_is_read(tmp_path):
+    (tmp_path / "config.json").write_text(WRITTEN)
+    written = json.loads(WRITTEN)["config"]
+    assert set(written) == {field.name for field in dataclasses.fields(Config)}
+    config = read_config(tmp_path)
+    assert config.to_dict() == written
+    default = Config().to_dict()
+    assert [name for name, x in written.items() if x == default[name]] == ["data"]

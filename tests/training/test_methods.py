@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from mmpareto_jax.training import Config
+from mmpareto_jax.training._methods.greedy import relative_squares
 from mmpareto_jax.training._run.loop import fit
 from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._tasks.registry import make_task
@@ -172,6 +174,23 @@ def test_greedy_steers_the_model():
     assert memory.step == 3
     assert np.all(memory.exchange > 0)
     assert np.all(memory.branch > 0)
+
+
+def test_greedy_finds_exchanges_and_branches():
+    """The same parameters as by the attributes of the model's modules."""
+    config = Config(method="greedy", **SMALL)
+    model = make_task(config).make_model(nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    grads = jax.tree.map(lambda x: x**2 + 1, params)
+    exchange, branch = relative_squares(params, grads)
+    mmtm, encoders = model.interaction, [model.audio_encoder, model.visual_encoder]
+    for number, encoder in enumerate(encoders):
+        own = [each[number] for each in mmtm.excitations]
+        for found, modules in ((exchange, [*own, *mmtm.squeezes]), (branch, [encoder])):
+            leaves = jax.tree.leaves([nnx.state(x, nnx.Param) for x in modules])
+            below = sum(np.sum(np.square(x)) for x in leaves)
+            above = sum(np.sum(np.square(np.square(x) + 1)) for x in leaves)
+            np.testing.assert_allclose(found[number], above / below, rtol=1e-4)
 
 
 def test_greedy_compares_two_modalities():

@@ -139,7 +139,7 @@ def test_a_run(run, tmp_path):
         k: str(x) for k, x in read_config(run.workdir).to_dict().items()
     }
     changed = (
-        "Not by default: steps = 7, batch_size = 16, lr = 0.02, train_examples = 64"
+        "Not by default: train_examples = 64, steps = 7, batch_size = 16, lr = 0.02"
     )
     assert changed in page.text
     recorded = json.loads((run.workdir / "config.json").read_text())

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training import Config
 from mmpareto_jax.training._choices import MethodName
@@ -39,14 +38,6 @@ def change(before, state):
     moved = jax.tree.map(lambda a, b: np.asarray(b) - a, before, state.params)
     leaves, _ = jax.tree_util.tree_flatten_with_path(moved)
     return {jax.tree_util.keystr(path, simple=True): x for path, x in leaves}
-
-
-def test_every_rule_of_the_library_is_a_method():
-    rules = {name for name in vars(mmp.weightings) if name.islower()}
-    names = {name.replace("_", "-") for name in rules if name[0] != "_"}
-    ours = {"joint", "uniform-gamma", "pareto", "ogm", "ogm-ge", "agm", "pmr"}
-    ours |= {"mmcosine", "greedy", "g-blending", "relearning", "single-task"}
-    assert set(get_args(MethodName)) == (names | ours) - {"constant"}
 
 
 @pytest.mark.slow

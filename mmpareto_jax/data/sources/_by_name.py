@@ -8,17 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mmpareto_jax._published import PUBLISHED
 from mmpareto_jax.data.sources._plan import Plan
 
-NAMES = (
-    "crema-d",
-    "kinetics-sounds",
-    "colored-digits",
-    "modelnet40",
-    "ucf-101",
-    "nyuv2",
-    "cityscapes",
-)
+NAMES = PUBLISHED
 
 
 def plan_of(name: str, raw: str | Path | None, **options: Any) -> Plan:

@@ -2,5 +2,5 @@
 
 A config comes in; a `Method` goes out, which knows how the objectives' gradients are
 combined and what else changes. It may import the library, ``models`` and, of
-``training``, `_choices`, `_config` and `_batch`.
+``training``, `_choices`, `_options`, `_config` and `_batch`.
 """

@@ -9,9 +9,14 @@ from typing import TypeAlias
 import jax.numpy as jnp
 
 import mmpareto_jax as mmp
+from mmpareto_jax.training._choices import MethodName
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._methods import imbalance
 from mmpareto_jax.training._methods.base import Groups, Method, Transformation
+from mmpareto_jax.training._methods.greedy import greedy
+from mmpareto_jax.training._methods.joint import joint_only
+from mmpareto_jax.training._methods.losses import blending, pmr
+from mmpareto_jax.training._methods.modulation import agm, ogm
+from mmpareto_jax.training._methods.relearning import relearning
 
 Rule: TypeAlias = "mmp.Weighting | mmp.LossWeighting | mmp.Aggregator"
 
@@ -40,30 +45,22 @@ def _mmpareto(groups: Groups, config: Config) -> Transformation:
 
 
 # The methods that are more than a rule of the library as it is by default.
-_METHODS: dict[str, Callable[[Config], Method]] = {
-    "joint": lambda _: imbalance.joint_only(),
+_METHODS: dict[MethodName, Callable[[Config], Method]] = {
+    "joint": lambda _: joint_only(),
     "uniform-gamma": lambda _: _of_rule(_uniform_gamma),
     "pareto": lambda _: _of_rule(lambda _: mmp.weightings.mgda()),
     "mmpareto": lambda _: Method(_mmpareto),
     "dwa": lambda _: _of_rule(
         lambda config: mmp.weightings.dwa(steps_per_epoch=config.steps_per_epoch)
     ),
-    "ogm": lambda _: imbalance.joint_only(
-        combination=functools.partial(imbalance.ogm, noise=False),
-        signals=functools.partial(imbalance.scores, log=False),
-    ),
-    "ogm-ge": lambda _: imbalance.joint_only(
-        combination=functools.partial(imbalance.ogm, noise=True),
-        signals=functools.partial(imbalance.scores, log=False),
-    ),
-    "agm": lambda _: imbalance.joint_only(
-        combination=imbalance.agm, signals=functools.partial(imbalance.scores, log=True)
-    ),
-    "pmr": imbalance.pmr,
-    "mmcosine": lambda _: imbalance.joint_only(fusion="cosine"),
-    "greedy": imbalance.greedy,
-    "g-blending": lambda _: imbalance.blending(),
-    "relearning": lambda _: imbalance.joint_only(between_epochs=imbalance.relearn),
+    "ogm": functools.partial(ogm, noise=False),
+    "ogm-ge": functools.partial(ogm, noise=True),
+    "agm": agm,
+    "pmr": pmr,
+    "mmcosine": lambda _: joint_only(fusion="cosine"),
+    "greedy": greedy,
+    "g-blending": blending,
+    "relearning": relearning,
     "single-task": lambda _: _of_rule(lambda _: mmp.weightings.uniform())._replace(
         sharing="separate"
     ),

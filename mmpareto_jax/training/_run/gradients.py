@@ -16,6 +16,20 @@ from mmpareto_jax.training._methods.base import Method
 from mmpareto_jax.training._tasks.base import Task
 
 
+class Inputs(NamedTuple):
+    """What the losses are of, beside the parameters.
+
+    Attributes:
+      rest: the rest of the model's state, before the step.
+      memory: what the method keeps beside it.
+      batch: the examples.
+    """
+
+    rest: Any
+    memory: Any
+    batch: Batch
+
+
 class Seen(NamedTuple):
     """What a forward pass gives beside the losses that are differentiated."""
 
@@ -24,19 +38,34 @@ class Seen(NamedTuple):
     signals: dict[str, Any]
 
 
+class Combined(NamedTuple):
+    """What comes of a batch.
+
+    Attributes:
+      seen: by the forward pass.
+      objectives: the objectives' gradients as the combination saw them.
+      gradient: their combination, a tree like the parameters.
+      state: of the combination, after it.
+    """
+
+    seen: Seen
+    objectives: Any
+    gradient: Any
+    state: Any
+
+
 class Gradients(NamedTuple):
     """One of the ways to a gradient.
 
     Attributes:
       groups: which objectives act on which parameters.
       init: params -> the combination's state.
-      of: (state, params, rest, memory, batch) -> what was seen, the objectives'
-        gradients as the combination saw them, their combination, the state.
+      of: (the combination's state, params, inputs) -> what comes of them.
     """
 
     groups: mmp.ObjectiveGroups
     init: Callable[[Any], Any]
-    of: Callable[..., tuple[Seen, Any, Any, Any]]
+    of: Callable[[Any, Any, Inputs], Combined]
 
 
 Model = Callable[[Any, Any], Any]
@@ -47,7 +76,7 @@ def gradients(
     task: Task,
     method: Method,
     model_of: Model,
-    example: tuple[Any, ...],
+    example: tuple[Any, Inputs],
     *,
     plain: bool = False,
 ) -> Gradients:
@@ -58,11 +87,12 @@ def gradients(
       task: losses and predictions.
       method: what is combined, and how.
       model_of: (params, rest) -> the model, in training mode.
-      example: params, rest, memory and batch, for their shapes.
+      example: params and inputs, for their shapes.
       plain: sum the losses before they are differentiated, by jax alone.
     """
 
-    def seen(model: Any, outputs: Any, memory: Any, batch: Batch) -> tuple[Any, Seen]:
+    def losses_of(model: Any, outputs: Any, inputs: Inputs) -> tuple[Any, Seen]:
+        memory, batch = inputs.memory, inputs.batch
         mask = jnp.ones(len(jax.tree.leaves(dict(batch))[0]))
         found = Seen(
             nnx.state(model, nnx.Not(nnx.Param)),
@@ -71,15 +101,15 @@ def gradients(
         )
         return method.losses(task.losses(outputs, batch), outputs, batch, memory), found
 
-    def losses_fn(params: Any, rest: Any, memory: Any, batch: Batch) -> Any:
-        model = model_of(params, rest)
-        return seen(model, task.outputs(model, batch), memory, batch)
+    def losses_fn(params: Any, inputs: Inputs) -> tuple[Any, Seen]:
+        model = model_of(params, inputs.rest)
+        return losses_of(model, task.outputs(model, inputs.batch), inputs)
 
     if plain:
         return _of_the_sum(losses_fn)
     if config.gradients == "features":
         return _of_the_features(
-            config, task, method, model_of, seen=seen, example=example
+            config, task, method, model_of, losses_of=losses_of, example=example
         )
     groups = mmp.objective_groups(losses_fn, *example, has_aux=True)
     combination = method.combination(groups, config)
@@ -87,12 +117,12 @@ def gradients(
         losses_fn, groups, has_aux=True, pullback=config.pullback
     )
 
-    def of(state: Any, params: Any, rest: Any, memory: Any, batch: Batch) -> Any:
-        (losses, seen), stacked = value_and_grads(params, rest, memory, batch)
+    def of(state: Any, params: Any, inputs: Inputs) -> Combined:
+        (losses, seen), stacked = value_and_grads(params, inputs)
         combined, state = combination.update(
             stacked, state, params, losses=losses, **seen.signals
         )
-        return seen, stacked, combined, state
+        return Combined(seen, stacked, combined, state)
 
     return Gradients(groups, combination.init, of)
 
@@ -103,8 +133,8 @@ def _of_the_features(
     method: Method,
     model_of: Model,
     *,
-    seen: Callable[..., Any],
-    example: tuple[Any, ...],
+    losses_of: Callable[[Any, Any, Inputs], tuple[Any, Seen]],
+    example: tuple[Any, Inputs],
 ) -> Gradients:
     if task.trunk is None or task.heads is None:
         raise ValueError(
@@ -113,14 +143,15 @@ def _of_the_features(
         )
     trunk, heads = task.trunk, task.heads
 
-    def features_fn(params: Any, rest: Any, _: Any, batch: Batch) -> Any:
-        model = model_of(params, rest)
-        return trunk(model, batch), nnx.state(model, nnx.Not(nnx.Param))
+    def features_fn(params: Any, inputs: Inputs) -> tuple[jax.Array, Any]:
+        model = model_of(params, inputs.rest)
+        return trunk(model, inputs.batch), nnx.state(model, nnx.Not(nnx.Param))
 
-    def losses_fn(params: Any, features: Any, after: Any, *args: Any) -> Any:
-        _, memory, batch = args
-        model = model_of(params, after)
-        return seen(model, heads(model, features), memory, batch)
+    def losses_fn(
+        params: Any, features: jax.Array, rest: Any, inputs: Inputs
+    ) -> tuple[Any, Seen]:
+        model = model_of(params, rest)  # as the trunk has left it
+        return losses_of(model, heads(model, features), inputs)
 
     level = mmp.feature_level(
         features_fn,
@@ -130,28 +161,29 @@ def _of_the_features(
         pullback=config.pullback,
     )
 
-    def of(state: Any, params: Any, *rest: Any) -> Any:
-        ((_, seen), grads), state = level.value_and_grads(state, params, *rest)
-        return seen, grads, grads, state
+    def of(state: Any, params: Any, inputs: Inputs) -> Combined:
+        ((_, seen), grads), state = level.value_and_grads(state, params, inputs)
+        return Combined(seen, grads, grads, state)
 
+    _, inputs = example
     return Gradients(
-        level.groups(*example), lambda params: level.init(params, *example[1:]), of
+        level.groups(*example), lambda params: level.init(params, inputs), of
     )
 
 
-def _of_the_sum(losses_fn: Callable[..., Any]) -> Gradients:
+def _of_the_sum(losses_fn: Callable[[Any, Inputs], tuple[Any, Seen]]) -> Gradients:
     """The plain gradient, as that of a single objective."""
     groups = mmp.ObjectiveGroups.from_prefixes({"": ("sum",)})
     combination = mmp.aggregate(mmp.weightings.uniform(), groups)
 
-    def total(params: Any, *args: Any) -> tuple[jax.Array, Any]:
-        losses, seen = losses_fn(params, *args)
+    def total(params: Any, inputs: Inputs) -> tuple[jax.Array, Seen]:
+        losses, seen = losses_fn(params, inputs)
         return sum(losses.values()), seen
 
-    def of(state: Any, params: Any, *args: Any) -> Any:
-        (_, seen), grads = jax.value_and_grad(total, has_aux=True)(params, *args)
+    def of(state: Any, params: Any, inputs: Inputs) -> Combined:
+        (_, seen), grads = jax.value_and_grad(total, has_aux=True)(params, inputs)
         stacked = jax.tree.map(lambda x: x[None], grads)
         combined, state = combination.update(stacked, state, params)
-        return seen, stacked, combined, state
+        return Combined(seen, stacked, combined, state)
 
     return Gradients(groups, combination.init, of)

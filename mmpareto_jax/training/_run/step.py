@@ -17,7 +17,7 @@ from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.base import Epoch
 from mmpareto_jax.training._methods.registry import method_of
-from mmpareto_jax.training._run.gradients import gradients
+from mmpareto_jax.training._run.gradients import Inputs, gradients
 from mmpareto_jax.training._run.optimizer import optimizer
 from mmpareto_jax.training._tasks.base import Task
 
@@ -86,9 +86,8 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     example = {k: x[: config.batch_size] for k, x in task.arrays["train"].items()}
     shapes = nnx.eval_shape(task.outputs, model, example)
     memory = method.memory(shapes)
-    way = gradients(
-        config, task, method, model_of, (params, rest, memory, example), plain=plain
-    )
+    inputs = Inputs(rest, memory, example)
+    way = gradients(config, task, method, model_of, (params, inputs), plain=plain)
     tx = optimizer(config)
 
     def begin(params: Any, seed: int) -> Any:
@@ -104,13 +103,12 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         combination, optimizer = state.opt_state
-        seen, grads, combined, combination = way.of(
-            combination, state.params, state.rest, state.memory, batch
-        )
-        updates, optimizer = tx.update(combined, optimizer, state.params)
+        inputs = Inputs(state.rest, state.memory, batch)
+        found = way.of(combination, state.params, inputs)
+        updates, optimizer = tx.update(found.gradient, optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = dict(seen.scores)
-        for group, values in mmp.diagnostics(combination).items():
+        metrics = dict(found.seen.scores)
+        for group, values in mmp.diagnostics(found.state).items():
             for key in ("cosine", "conflict", "magnitude"):
                 if key in values:
                     metrics[f"{group}/{key}"] = values[key]
@@ -119,12 +117,12 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
                 if "weights" in values:
                     share = values["weights"][k] / jnp.sum(values["weights"])
                     metrics[f"{group}/weight/{name}"] = share
-        memory = method.advance(state.memory, state.params, grads)
+        memory = method.advance(state.memory, state.params, found.objectives)
         after = TrainState(
             state.step + 1,
             params,
-            method.steer(seen.rest, memory),
-            (combination, optimizer),
+            method.steer(found.seen.rest, memory),
+            (found.state, optimizer),
             memory,
         )
         return after, metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from flax import nnx
@@ -12,6 +12,7 @@ from mmpareto_jax.models import (
     MTAN,
     BottleneckTokens,
     CentralNet,
+    ConcatFusion,
     CosineFusion,
     CrossStitch,
     DenseHead,
@@ -32,12 +33,35 @@ from mmpareto_jax.models import (
     StagedEncoder,
     SumFusion,
 )
+from mmpareto_jax.training._choices import FusionName, SharingName
 from mmpareto_jax.training._config import Config
+
+HEADS: dict[FusionName, Callable[..., Fusion]] = {
+    "concat": ConcatFusion,
+    "sum": SumFusion,
+    "film": FiLMFusion,
+    "gated": GatedFusion,
+    "cosine": CosineFusion,
+}
+INTERACTIONS: dict[FusionName, Callable[..., Interaction]] = {
+    "mmtm": MMTM,
+    "central": CentralNet,
+    "bottleneck": BottleneckTokens,
+}
+# What those that ask for a width call it.
+_WIDTH: dict[FusionName, str] = {"gated": "hidden", "central": "features"}
+# A function that makes a trunk, and the number of tasks -> what they share.
+SHARINGS: dict[SharingName, Callable[..., Sharing]] = {
+    "hard": lambda trunk, tasks, **_: HardSharing(trunk(), tasks),
+    "cross-stitch": lambda trunk, tasks, **_: CrossStitch(trunk, tasks),
+    "mtan": lambda trunk, tasks, **more: MTAN(trunk(), tasks, **more),
+    "separate": lambda trunk, tasks, **_: Separate(trunk, tasks),
+}
 
 
 def make_classifier(
     config: Config,
-    fusion: str,
+    fusion: FusionName,
     shapes: Mapping[str, tuple[int, ...]],
     num_classes: int,
     rngs: nnx.Rngs,
@@ -54,9 +78,15 @@ def make_classifier(
     encoders: dict[str, StagedEncoder] = {
         name: _encoder(config, x, rngs) for name, x in shapes.items()
     }
-    head, interaction = _meeting(
-        fusion, config.width, num_classes, list(encoders.values()), rngs
-    )
+    staged = list(encoders.values())
+    head: Fusion | None = None
+    interaction: Interaction | None = None
+    more = {_WIDTH[fusion]: config.width} if fusion in _WIDTH else {}
+    if fusion in INTERACTIONS:  # the model's own head follows it
+        interaction = INTERACTIONS[fusion](staged, rngs=rngs, **more)
+    else:
+        widths = [encoder.out_features for encoder in staged]
+        head = HEADS[fusion](widths, num_classes, rngs=rngs, **more)
     return MultimodalClassifier(
         num_classes, encoders, fusion=head, interaction=interaction, rngs=rngs
     )
@@ -64,7 +94,7 @@ def make_classifier(
 
 def make_multitask_model(
     config: Config,
-    sharing: str,
+    sharing: SharingName,
     shape: tuple[int, ...],
     tasks: Mapping[str, int],
     *,
@@ -88,17 +118,8 @@ def make_multitask_model(
     def make_trunk() -> StagedEncoder:
         return _trunk(config, shape, dense, rngs)
 
-    shared: Sharing
-    match sharing:
-        case "hard":
-            shared = HardSharing(make_trunk(), len(tasks))
-        case "cross-stitch":
-            shared = CrossStitch(make_trunk, len(tasks))
-        case "mtan":
-            dtype = jnp.dtype(config.dtype)
-            shared = MTAN(make_trunk(), len(tasks), dtype=dtype, rngs=rngs)
-        case _:
-            shared = Separate(make_trunk, len(tasks))
+    dtype = jnp.dtype(config.dtype)
+    shared = SHARINGS[sharing](make_trunk, len(tasks), dtype=dtype, rngs=rngs)
     head = DenseHead if dense else nnx.Linear
     width = shared.out_features
     return MultitaskModel(
@@ -136,31 +157,3 @@ def _encoder(config: Config, shape: tuple[int, ...], rngs: nnx.Rngs) -> StagedEn
     return PatchTransformer(
         shape, (patch[0], patch[1]), features=width, depth=3, dtype=dtype, rngs=rngs
     )
-
-
-def _meeting(
-    name: str,
-    width: int,
-    classes: int,
-    encoders: Sequence[StagedEncoder],
-    rngs: nnx.Rngs,
-) -> tuple[Fusion | None, Interaction | None]:
-    """The fusion and the interaction of that name; None is the model's default."""
-    widths = [encoder.out_features for encoder in encoders]
-    match name:
-        case "sum":
-            return SumFusion(widths, classes, rngs=rngs), None
-        case "film":
-            return FiLMFusion(widths, classes, rngs=rngs), None
-        case "gated":
-            return GatedFusion(widths, classes, hidden=width, rngs=rngs), None
-        case "cosine":
-            return CosineFusion(widths, classes, rngs=rngs), None
-        case "mmtm":
-            return None, MMTM(encoders, rngs=rngs)
-        case "central":
-            return None, CentralNet(encoders, features=width, rngs=rngs)
-        case "bottleneck":
-            return None, BottleneckTokens(encoders, rngs=rngs)
-        case _:
-            return None, None

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from mmpareto_jax.training._choices import MULTI_TASK
+from collections.abc import Callable
+
+from mmpareto_jax.training._choices import MULTI_TASK, TaskName
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._tasks.base import Task
-from mmpareto_jax.training._tasks.several_modalities import multimodal_task
-from mmpareto_jax.training._tasks.several_tasks import multi_task
+from mmpareto_jax.training._tasks.several_modalities import (
+    av_digits,
+    prepared_modalities,
+)
+from mmpareto_jax.training._tasks.several_tasks import (
+    digit_tasks,
+    multi_digits,
+    prepared_tasks,
+    scenes,
+)
+
+# Those whose data are in the package.
+EMBEDDED: dict[TaskName, Callable[[Config], Task]] = {
+    "av-digits": av_digits,
+    "multi-digits": multi_digits,
+    "digit-tasks": digit_tasks,
+    "scenes": scenes,
+}
 
 
 def make_task(config: Config) -> Task:
@@ -29,5 +47,6 @@ def make_task(config: Config) -> Task:
       >>> [m.name for m in make_task(Config(train_examples=32)).measures]
       ['accuracy/joint', 'accuracy/audio', 'accuracy/visual']
     """
-    make = multi_task if config.task in MULTI_TASK else multimodal_task
-    return make(config)
+    several = config.task in MULTI_TASK
+    prepared = prepared_tasks if several else prepared_modalities
+    return EMBEDDED.get(config.task, prepared)(config)

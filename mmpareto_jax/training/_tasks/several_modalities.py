@@ -13,16 +13,12 @@ from flax import nnx
 from mmpareto_jax.data import Transform, augmentation, load_av_digits, middle_frames
 from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Arrays
+from mmpareto_jax.training._choices import TaskName
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.registry import method_of
 from mmpareto_jax.training._tasks.architecture import make_classifier
 from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.criteria import classification
-
-
-def multimodal_task(config: Config) -> Task:
-    """The task that `config` names."""
-    return _av_digits(config) if config.data is None else _prepared(config)
 
 
 def _classification(
@@ -69,7 +65,7 @@ def _classification(
 # --- AV-digits
 
 
-def _av_digits(config: Config) -> Task:
+def av_digits(config: Config) -> Task:
     def load(split: Any, seed: int) -> dict[str, np.ndarray]:
         return load_av_digits(
             split,
@@ -130,10 +126,10 @@ _PIXELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "gray": ((0.1307,), (0.3081,)),
     "color": ((0.1307,) * 3, (0.3081,) * 3),
 }
-_CROPPED = {"crema-d": "visual", "kinetics-sounds": "visual"}
+_CROPPED: dict[TaskName, str] = {"crema-d": "visual", "kinetics-sounds": "visual"}
 
 
-def _prepared(config: Config) -> Task:
+def prepared_modalities(config: Config) -> Task:
     from mmpareto_jax.data.sources import open_prepared
 
     assert config.data is not None

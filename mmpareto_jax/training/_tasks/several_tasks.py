@@ -31,18 +31,6 @@ _SPLITS: tuple[Any, ...] = ("train", "validation", "test")
 _LARGE = 128
 
 
-def multi_task(config: Config) -> Task:
-    """The task that `config` names."""
-    make = {
-        "multi-digits": _multi_digits,
-        "digit-tasks": _digit_tasks,
-        "scenes": _scenes,
-        "nyuv2": _prepared,
-        "cityscapes": _prepared,
-    }
-    return make[config.task](config)
-
-
 def _of(
     config: Config,
     arrays: Mapping[str, Arrays],
@@ -102,7 +90,7 @@ def _size(config: Config, split: str) -> int | None:
 # --- What is in the package
 
 
-def _multi_digits(config: Config) -> Task:
+def multi_digits(config: Config) -> Task:
     arrays = {
         split: load_multi_digits(
             split,
@@ -116,7 +104,7 @@ def _multi_digits(config: Config) -> Task:
     return _of(config, arrays, sides)
 
 
-def _digit_tasks(config: Config) -> Task:
+def digit_tasks(config: Config) -> Task:
     arrays = {
         split: load_digit_tasks(
             split, num_tasks=config.num_tasks, num_examples=_size(config, split)
@@ -128,7 +116,7 @@ def _digit_tasks(config: Config) -> Task:
     return _of(config, arrays, tasks)
 
 
-def _scenes(config: Config) -> Task:
+def scenes(config: Config) -> Task:
     arrays = {
         split: load_scenes(split, num_examples=_size(config, split)).arrays
         for split in _SPLITS
@@ -139,7 +127,7 @@ def _scenes(config: Config) -> Task:
 # --- Data sets that were prepared
 
 
-def _prepared(config: Config) -> Task:
+def prepared_tasks(config: Config) -> Task:
     from mmpareto_jax.data import dense_augmentation
     from mmpareto_jax.data.sources import open_prepared
 

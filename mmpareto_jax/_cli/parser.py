@@ -1,0 +1,216 @@
+"""The arguments of ``mmpareto``: a function for each command."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+from typing import Any, NoReturn
+
+from mmpareto_jax._cli import commands as _commands
+from mmpareto_jax._cli.completion import SHELLS
+from mmpareto_jax._cli.options import add_options
+from mmpareto_jax._published import PUBLISHED
+from mmpareto_jax._version import __version__
+from mmpareto_jax.training._choices import TaskName
+
+USAGE_ERROR = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake in one line, without the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"{self.prog}: {message}\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; ``command`` of what it parses is the command's name."""
+    parser = _Parser(
+        prog="mmpareto",
+        allow_abbrev=False,
+        description="Multimodal training with MMPareto in JAX.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (
+        _train,
+        _evaluate,
+        _plot,
+        _report,
+        _compare,
+        _sweep,
+        _prepare,
+        _completion,
+    ):
+        add(commands)
+    return parser
+
+
+def _train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train", help="train a model", allow_abbrev=False, argument_default=None
+    )
+    train.add_argument(
+        "task",
+        nargs="?",
+        choices=typing.get_args(TaskName),
+        help="what to learn (default: av-digits)",
+    )
+    train.add_argument("--workdir", help="where the run is written (default: runs/...)")
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in --workdir"
+    )
+    file = "TOML or JSON; flags go first"
+    train.add_argument("--config", metavar="FILE", help=file)
+    add_options(train, without=("task",))
+
+
+def _evaluate(commands: Any) -> None:
+    evaluate = commands.add_parser("evaluate", help="evaluate a run's checkpoint")
+    evaluate.add_argument("workdir")
+    evaluate.add_argument(
+        "--checkpoint",
+        choices=("best", "latest"),
+        default="best",
+        help="best on validation, or latest (default: %(default)s)",
+    )
+
+
+def _plot(commands: Any) -> None:
+    plot = commands.add_parser(
+        "plot", help="draw a run's figures again, or trajectories of toy problems"
+    )
+    plot.add_argument("workdir", help="of the run; or the word trajectories")
+    plot.add_argument(
+        "--problem", default="toy", help="trajectories: of what (default: %(default)s)"
+    )
+    plot.add_argument(
+        "--methods", type=_listed(str), metavar="A,B,...", help="trajectories: of whom"
+    )
+    plot.add_argument(
+        "--out", metavar="FILE", help="trajectories: the PNG (default: PROBLEM.png)"
+    )
+
+
+def _report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report", help="one HTML page about runs and comparisons", allow_abbrev=False
+    )
+    report.add_argument(
+        "workdirs", nargs="+", metavar="WORKDIR", help="of train or of compare"
+    )
+    report.add_argument(
+        "--out",
+        metavar="FILE",
+        help="(default: report.html in WORKDIR; of several: in this directory)",
+    )
+
+
+def _compare(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="compare methods, each with its own learning rate, over seeds",
+        allow_abbrev=False,
+    )
+    compare.add_argument("task", nargs="?", choices=typing.get_args(TaskName))
+    compare.add_argument(
+        "--methods",
+        type=_listed(str),
+        metavar="A,B,...",
+        help=f"(default: {','.join(_commands.COMPARED)}; "
+        "for several tasks single-task instead of joint)",
+    )
+    compare.add_argument(
+        "--lr-grid",
+        type=_listed(float),
+        default=(0.05, 0.1, 0.2, 0.4),
+        metavar="X,Y,...",
+        help="each method gets the best one on validation (default: 0.05,0.1,0.2,0.4)",
+    )
+    compare.add_argument(
+        "--seeds", type=int, default=10, help="final runs of a method (default: 10)"
+    )
+    compare.add_argument(
+        "--tune-seeds",
+        type=int,
+        default=3,
+        help="tuning runs for each learning rate (default: 3)",
+    )
+    compare.add_argument(
+        "--workers", type=int, default=2, help="processes (default: 2)"
+    )
+    compare.add_argument(
+        "--workdir",
+        help="where all is written; runs that are there already are not repeated "
+        "(default: runs/compare-TASK)",
+    )
+    compare.add_argument(
+        "--config", metavar="FILE", help="TOML or JSON; flags go first"
+    )
+    add_options(compare, without=("task", "method", "lr", "seed"))
+
+
+def _sweep(commands: Any) -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        help="map where conflicts matter: MMPareto against uniform × γ, on av-digits",
+        allow_abbrev=False,
+    )
+    sweep.add_argument(
+        "--settings", type=_listed(str), metavar="A,B,...", help="(default: all)"
+    )
+    sweep.add_argument(
+        "--seeds", type=int, default=8, help="final runs of a method (default: 8)"
+    )
+    sweep.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    sweep.add_argument("--workdir", default="runs/sweep", help="(default: %(default)s)")
+
+
+def _prepare(commands: Any) -> None:
+    prepare = commands.add_parser(
+        "prepare",
+        help="decode a published data set into one compact form",
+        allow_abbrev=False,
+    )
+    prepare.add_argument("name", choices=PUBLISHED)
+    prepare.add_argument(
+        "--raw", metavar="DIR", help="the published files (colored-digits: or nothing)"
+    )
+    prepare.add_argument("--out", metavar="DIR", required=True, help="where to write")
+    prepare.add_argument(
+        "--workers", type=int, default=2, help="processes (default: 2)"
+    )
+    prepare.add_argument(
+        "--split",
+        choices=("actor", "literature"),
+        help="crema-d: nobody in two splits (default), or that of the csv files",
+    )
+    prepare.add_argument("--size", type=int, help="of the frames (default: 224)")
+    prepare.add_argument(
+        "--candidates",
+        type=int,
+        help="frames from each part of a clip, of which training draws one",
+    )
+    prepare.add_argument(
+        "--classes", type=int, choices=(7, 19), help="cityscapes: labels (default: 7)"
+    )
+    prepare.add_argument("--seed", type=int, help="of the split (default: 0)")
+
+
+def _completion(commands: Any) -> None:
+    completion = commands.add_parser(
+        "completion",
+        help="print a shell's completion script, for source",
+        allow_abbrev=False,
+    )
+    completion.add_argument("shell", choices=SHELLS)
+
+
+def _listed(kind: Any) -> Any:
+    """The type of a flag with values between commas."""
+
+    def parse(text: str) -> tuple[Any, ...]:
+        return tuple(kind(x) for x in text.split(","))
+
+    parse.__name__ = f"list of {kind.__name__}"
+    return parse

@@ -1,0 +1,45 @@
+"""Re-learning: encoders that go back towards their start, between epochs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._methods._baselines import relearning as _relearning
+from mmpareto_jax.training._methods.base import Epoch, Method
+from mmpareto_jax.training._methods.joint import encoder_of, joint_only
+
+_EVERY = 5
+
+
+def relearning(_: Config) -> Method:
+    return joint_only(between_epochs=_relearn)
+
+
+def _relearn(state: Any, epoch: Epoch) -> Any:
+    if epoch.number % _EVERY:
+        return state
+    given, seed = epoch.config.alpha, epoch.config.seed
+    train, validation = epoch.arrays["train"], epoch.arrays["validation"]
+    now, then = epoch.features(state, train), epoch.features(state, validation)
+    strength = {
+        m: _relearning.relearning_strength(
+            _relearning.purity(now[m], train["label"], seed=seed),
+            _relearning.purity(then[m], validation["label"], seed=seed),
+            1.0 if given is None else given,
+        )
+        for m in now
+    }
+    labels = jax.tree.leaves(
+        encoder_of(tuple(now), 0)(state.params), is_leaf=lambda x: x is None
+    )
+    leaves, structure = jax.tree.flatten(state.params)
+    reset = [
+        x if m is None else _relearning.soft_reset(x, first, strength[m])
+        for x, first, m in zip(
+            leaves, jax.tree.leaves(epoch.first), labels, strict=True
+        )
+    ]
+    return state._replace(params=jax.tree.unflatten(structure, reset))

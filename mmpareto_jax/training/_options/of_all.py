@@ -1,0 +1,91 @@
+"""The options that every run has."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from mmpareto_jax.training._choices import MethodName, TaskName
+from mmpareto_jax.training._options.option import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SOME,
+    Limit,
+    option,
+)
+
+# Training examples of the data that are in the package.
+EMBEDDED: dict[TaskName, int] = {
+    "av-digits": 1000,
+    "multi-digits": 2000,
+    "digit-tasks": 2000,
+    "scenes": 500,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is learnt, from what, for how long."""
+
+    task: TaskName = option("av-digits", "what to learn")
+    _: dataclasses.KW_ONLY
+    data: str | None = option(
+        None,
+        "directory that mmpareto prepare wrote; multi-digits: none, or MNIST's files",
+    )
+    train_examples: int | None = option(
+        None,
+        "size of the training split; default: "
+        f"{', '.join(f'{n} {task}' for task, n in EMBEDDED.items())}, "
+        "else all there are",
+        SOME,
+    )
+    seed: int = option(
+        0,
+        "of the parameters and the order of the examples",
+        Limit(lambda x: 0 <= x < 2**31, "0 to 2**31 - 1"),
+    )
+    epochs: int = option(15, "length of the run", SOME)
+    steps: int | None = option(
+        None, "length of the run in steps, instead of epochs", SOME
+    )
+    batch_size: int = option(32, "examples per step", SOME)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """What every model is made of."""
+
+    encoder: Literal["default", "cnn", "transformer", "resnet18", "lenet", "segnet"] = (
+        option(
+            "default",
+            "of each modality: a small CNN for digits, else ResNet-18; "
+            "the trunk of the tasks: a LeNet for digits, else a SegNet",
+        )
+    )
+    width: int = option(
+        64,
+        "of the features; the CNN's layers have 1/4, 1/2 and 1/1",
+        Limit(lambda x: x > 0 and x % 4 == 0, "a multiple of 4"),
+    )
+    dtype: Literal["float32", "bfloat16"] = option("float32", "of the computation")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """From gradients to parameters."""
+
+    method: MethodName = option(
+        "mmpareto", "how the objectives' gradients are combined"
+    )
+    lr: float = option(0.05, "learning rate", POSITIVE)
+    schedule: Literal["cosine", "constant"] = option(
+        "cosine", "of the learning rate; the official code keeps it constant"
+    )
+    momentum: float = option(
+        0.9, "of SGD", Limit(lambda x: 0 <= x < 1, "0 <= momentum < 1")
+    )
+    weight_decay: float = option(
+        1e-4, "added after the combination, as in the paper", NOT_NEGATIVE
+    )
+    pullback: Literal["unroll", "vmap"] = option("unroll", "of the gradient engine")

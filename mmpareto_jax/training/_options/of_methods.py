@@ -1,0 +1,41 @@
+"""The options that some methods have."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+from mmpareto_jax.training._options.option import NOT_NEGATIVE, Limit, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gamma:
+    """Of MMPareto and its control."""
+
+    gamma: float = option(1.5, "factor on the encoders' gradients", NOT_NEGATIVE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MMPareto:
+    """Of MMPareto alone: what its rule may do without."""
+
+    variant: Literal["paper", "official"] = option("paper", "see mmpareto_jax.mmpareto")
+    conflict_test: bool = option(True, "off takes the min-norm weights at every step")
+    magnitude: bool = option(True, "off leaves the direction at its own norm")
+    max_magnitude: float | None = option(
+        None,
+        "upper limit of the magnitude factor",
+        Limit(lambda x: 1 <= x < math.inf, "a finite number >= 1"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Imbalance:
+    """Of the methods against modality imbalance."""
+
+    alpha: float | None = option(
+        None,
+        "strength of OGM, AGM or PMR, λ of Re-learning, ε of Greedy; or their own",
+        Limit(lambda x: 0 <= x < math.inf, "at least 0"),
+    )
