@@ -14,7 +14,7 @@ from mmpareto_jax._combine.kinds import Weights
 from mmpareto_jax._gradients.backward import Pulled, pull_back
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree, named_leaves
-from mmpareto_jax._gradients.lanes import gradient, values_of
+from mmpareto_jax._gradients.lanes import gradient, rows_of, values_of
 from mmpareto_jax._gradients.mixes import mixes_of
 from mmpareto_jax._gradients.objectives import (
     bound,
@@ -195,19 +195,15 @@ def _gramians(
         for path in own
     }
 
-    def sink(i: int, x: Any) -> Piece | None:
-        if len(pulled.rows[i]) < 2:
-            return None
-        path, rows = named[i][0], values_of(x)
-        rule.check(path, rows[0])
-        return piece(rows, dtypes[path], rule.axis_names)
-
-    kept = pulled.reduced(pullback, sink)
-    pieces = {path: x for (path, _), x in zip(named, kept, strict=True)}
+    pieces: dict[str, Piece] = {}
+    for (path, _), x in zip(named, pulled.objectives(pullback), strict=True):
+        if len(rows_of(x)) > 1:
+            rule.check(path, values_of(x)[0])
+            pieces[path] = piece(values_of(x), dtypes[path], rule.axis_names)
     return {
         name: joined([pieces[path] for path in own])
         for name, own in members.items()
-        if pieces[own[0]] is not None
+        if own[0] in pieces
     }
 
 

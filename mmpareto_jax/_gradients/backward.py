@@ -19,7 +19,6 @@ from mmpareto_jax._gradients.losses import named_scalars, split_aux
 from mmpareto_jax._gradients.mixes import Mixes
 from mmpareto_jax._gradients.pullback import Pullback, evaluate
 from mmpareto_jax._gradients.reach import Fact, Rows, about, seed, trace
-from mmpareto_jax._gradients.sweep import Sink
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +50,6 @@ class Pulled:
             for i, own in enumerate(self.rows)
         ]
 
-    def reduced(self, pullback: Pullback, sink: Sink) -> list[Any]:
-        """Per leaf what `sink` keeps of its gradients, one leaf after another."""
-        if isinstance(self._backward, _Backward):
-            return self._backward.evaluate(pullback, sink=sink)
-        return [sink(i, x) for i, x in enumerate(self.objectives(pullback))]
-
     def mixed(
         self, pullback: Pullback, mixes: Mixes, *, again: bool = False
     ) -> list[jax.Array]:
@@ -70,7 +63,7 @@ class Pulled:
         """
         if isinstance(self._backward, _Backward):
             once = self._backward.after(mixes.weights) if again else self._backward
-            return once.evaluate(pullback, mixes=mixes)
+            return once.evaluate(pullback, mixes)
         found = self.objectives(pullback)
         return [mixes.output(i, x) for i, x in enumerate(found)]
 
@@ -123,15 +116,9 @@ class _Backward:
     cotangents: list[jax.Array]
     facts: list[Fact]
 
-    def evaluate(
-        self,
-        pullback: Pullback,
-        *,
-        mixes: Mixes | None = None,
-        sink: Sink | None = None,
-    ) -> list[Any]:
+    def evaluate(self, pullback: Pullback, mixes: Mixes | None = None) -> list[Any]:
         given = self.closed, self.consts, self.cotangents
-        return evaluate(*given, pullback=pullback, mixes=mixes, sink=sink)
+        return evaluate(*given, pullback=pullback, mixes=mixes)
 
     def after(self, values: PyTree) -> _Backward:
         """The same pass, which begins when these values are there."""

@@ -36,7 +36,7 @@ from mmpareto_jax._gradients.control import RULES
 from mmpareto_jax._gradients.lanes import seeds
 from mmpareto_jax._gradients.mixes import Mixes
 from mmpareto_jax._gradients.reach import Fact, seed
-from mmpareto_jax._gradients.sweep import Sink, Sweep, Wanted
+from mmpareto_jax._gradients.sweep import Sweep, Wanted
 
 Pullback: TypeAlias = Literal["unroll", "vmap"]
 
@@ -48,7 +48,6 @@ def evaluate(
     *,
     pullback: Pullback,
     mixes: Mixes | None = None,
-    sink: Sink | None = None,
 ) -> list[Any]:
     """Evaluates a backward pass for all of its cotangents at once.
 
@@ -58,28 +57,22 @@ def evaluate(
       cotangents: the inputs, one per objective.
       pullback: "unroll" or "vmap", see ``value_and_objective_grads``.
       mixes: the weighted sums of objectives that are asked for, if objectives are not.
-      sink: (number of an output, its lanes) -> what is kept of it, if not all is.
 
     Returns:
       Per output its lanes; or an array, where no objective reaches: zero, or what the
-      backward pass gives for any cotangents. With `mixes` its mix, an array; with
-      `sink` what that made of it.
+      backward pass gives for any cotangents. With `mixes` its mix, an array.
     """
     stacked = pullback == "vmap"
     lanes = seeds(cotangents, stacked=stacked)
     facts = [seed(k) for k in range(len(cotangents))]
-    sweep = Sweep(RULES, stacked=stacked, mixes=mixes, sink=sink)
+    sweep = Sweep(RULES, stacked=stacked, mixes=mixes)
     needs = None if mixes is None else mixes.needs()
-    ends = None if sink is None else [[i] for i in range(len(closed.out_avals))]
     outs, _ = sweep.run(
         closed.jaxpr,
         closed.consts,
         lanes,
         facts,
         const_facts=consts,
-        wanted=Wanted(needs, ends),
+        wanted=Wanted(needs),
     )
-    if sink is not None:
-        pairs = enumerate(outs)
-        return [sweep.kept[i] if i in sweep.kept else sink(i, x) for i, x in pairs]
     return outs if mixes is None else [mixes.output(i, x) for i, x in enumerate(outs)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
-from mmpareto_jax._gradients.binding import barriers, bind
+from mmpareto_jax._gradients.binding import bind
 from mmpareto_jax._gradients.lanes import Lanes, pack, rows_of, values_of
 from mmpareto_jax._gradients.mixes import Mixes
 from mmpareto_jax._gradients.needs import NOTHING, Need, needs
@@ -27,8 +26,6 @@ from mmpareto_jax._gradients.reach import (
 )
 
 Swept: TypeAlias = tuple[list[Any], list[Fact]]
-# (number of an output, its lanes) -> what is kept of it.
-Sink: TypeAlias = Callable[[int, Any], Any]
 
 
 class Wanted(NamedTuple):
@@ -36,12 +33,10 @@ class Wanted(NamedTuple):
 
     Attributes:
       needs: per output; None: for its objectives, whatever comes.
-      ends: per output, which outputs of the whole program it is; None: of none.
       apart: whether an input's objectives are wanted apart, maybe by this equation.
     """
 
     needs: Sequence[Need] | None = None
-    ends: Sequence[Sequence[int]] | None = None
     apart: bool = False
 
 
@@ -67,7 +62,6 @@ class Sweep:
         *,
         stacked: bool,
         mixes: Mixes | None = None,
-        sink: Sink | None = None,
     ):
         """How to evaluate.
 
@@ -75,11 +69,8 @@ class Sweep:
           rules: for the primitives with programs inside.
           stacked: how ``Lanes.values`` are kept.
           mixes: what is asked for instead of objectives.
-          sink: takes each output as soon as it is there.
         """
-        self.rules, self.stacked = rules, stacked
-        self.mixes, self.sink = mixes, sink
-        self.kept: dict[int, Any] = {}
+        self.rules, self.stacked, self.mixes = rules, stacked, mixes
 
     def run(
         self,
@@ -103,55 +94,22 @@ class Sweep:
         env: dict[Any, Any] = {}
         env.update(zip(jaxpr.constvars, consts, strict=True))
         env.update(zip(jaxpr.invars, args, strict=True))
-        ends = _ends(jaxpr, wanted)
 
         def value(v: Any) -> Any:
             return v.val if isinstance(v, jex.Literal) else env[v]
 
-        for number, eqn in enumerate(jaxpr.eqns):
+        for eqn in jaxpr.eqns:
             ins = [value(v) for v in eqn.invars]
             own = [read(known, v) for v in eqn.invars]
             if not any(isinstance(x, Lanes) for x in ins):
                 outs, found = bind(eqn, ins), flow(eqn, own)
             else:
                 rule = self.rules.get(eqn.primitive.name, linear)
-                outs, found = rule(self, eqn, ins, own, _asked(eqn, plan, ends))
+                outs, found = rule(self, eqn, ins, own, _asked(eqn, plan))
             env.update(zip(eqn.outvars, outs, strict=True))
             known.update(zip(eqn.outvars, found, strict=True))
-            if self.sink is not None:
-                self.drain(jaxpr, number, env, ends)
         outvars = jaxpr.outvars
         return [value(v) for v in outvars], [read(known, v) for v in outvars]
-
-    def drain(
-        self,
-        jaxpr: jex.Jaxpr,
-        number: int,
-        env: dict[Any, Any],
-        ends: Mapping[Any, Sequence[int]],
-    ) -> None:
-        """Gives the sink what an equation has ended, before anything goes on.
-
-        Without the barrier XLA may compute all outputs first, and keep them.
-        """
-        assert self.sink is not None
-        taken = {
-            i: self.sink(i, env[v])
-            for v in jaxpr.eqns[number].outvars
-            for i in ends.get(v, ())
-            if i not in self.kept
-        }
-        if not jax.tree.leaves(taken):
-            self.kept |= taken
-            return
-        later = {v for e in jaxpr.eqns[number + 1 :] for v in e.invars if _is_var(v)}
-        later |= {v for v in jaxpr.outvars if _is_var(v) and v not in ends}
-        live = [v for v in later if isinstance(env.get(v), Lanes)]
-        values = [*(env[v].values for v in live), *taken.values()]
-        passed = barriers(values, [True] * len(values))
-        for v, x in zip(live, passed, strict=False):
-            env[v] = dataclasses.replace(env[v], values=x)
-        self.kept |= dict(zip(taken, passed[len(live) :], strict=True))
 
     def lanes(
         self, ins: Sequence[Any], found: Sequence[Fact], wanted: Wanted
@@ -240,28 +198,9 @@ def _at(x: Any, i: int) -> Any:
     return x.values[i] if isinstance(x, Lanes) else x
 
 
-def _is_var(v: Any) -> bool:
-    return not isinstance(v, jex.Literal)
-
-
-def _asked(
-    eqn: jex.JaxprEqn,
-    plan: Mapping[Any, Need] | None,
-    ends: Mapping[Any, Sequence[int]],
-) -> Wanted:
-    numbers = [ends.get(v, ()) for v in eqn.outvars]
+def _asked(eqn: jex.JaxprEqn, plan: Mapping[Any, Need] | None) -> Wanted:
     if plan is None:
-        return Wanted(None, numbers)
-    own = [plan.get(v, NOTHING) for v in eqn.outvars]
-    ins = [plan.get(v, NOTHING) for v in eqn.invars if _is_var(v)]
-    return Wanted(own, numbers, any(x.apart for x in ins))
-
-
-def _ends(jaxpr: jex.Jaxpr, wanted: Wanted) -> dict[Any, list[int]]:
-    """Variable -> the outputs of the whole program that it is."""
-    found: dict[Any, list[int]] = {}
-    pairs = zip(jaxpr.outvars, wanted.ends or (), strict=False)
-    for v, numbers in pairs:
-        if numbers and _is_var(v):
-            found.setdefault(v, []).extend(numbers)
-    return found
+        return _OBJECTIVES
+    outs = [plan.get(v, NOTHING) for v in eqn.outvars]
+    ins = [plan[v] for v in eqn.invars if not isinstance(v, jex.Literal) and v in plan]
+    return Wanted(outs, any(x.apart for x in ins))
