@@ -27,7 +27,7 @@ from mmpareto_jax._gramians.gramian import (
     combine,
     group_gramians,
     in_one_scale,
-    no_gramians,
+    unread,
 )
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 
@@ -119,12 +119,16 @@ class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
 
     Attributes:
       weigh: ``weigh(gramians, state, losses=...) -> (weights, state)``, of each group
-        of several objectives from its Gramians; None for a rule without weights.
+        of several objectives from its Gramians.
+      has_weights: whether the rule has any.
+      reads_gramians: whether it, or the diagnostics, look at what is in them.
       axis_names: over which Gramians are summed.
       check: ``check(path, rows)`` raises if they vary over others.
     """
 
-    weigh: Weigh | None
+    weigh: Weigh
+    has_weights: bool
+    reads_gramians: bool
     axis_names: tuple[str, ...]
     check: Callable[[str, jax.Array], None]
 
@@ -149,6 +153,7 @@ def transformation(
     """
     groups = as_groups(objectives, "aggregate")
     kind = kind_of(weighting, of_leaf)
+    read = diagnostics or kind.reads_gramians
     axis_names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
 
     def check(path: str, leaf: jax.Array) -> None:
@@ -179,8 +184,11 @@ def transformation(
         for path, leaf in (x for own in by_group.values() for x in own.items()):
             check(path, leaf)
         stacks = [list(own.values()) for own in by_group.values()]
-        needed = diagnostics or kind.reads_gramians
-        gramians = (group_gramians if needed else no_gramians)(stacks, axis_names)
+        gramians = (
+            group_gramians(stacks, axis_names)
+            if read
+            else [unread(len(x[0]), len(x), wide(*x)) for x in stacks]
+        )
         extras = Extras(groups, extra_args)
         shared, rule_state = kind.begin(extras, state.weighting)
 
@@ -219,7 +227,8 @@ def transformation(
         return weights, after
 
     found = Aggregation(init, update)
-    found.weigh = weigh if kind.has_weights else None
+    found.weigh, found.has_weights = weigh, kind.has_weights
+    found.reads_gramians = read
     found.axis_names, found.check = axis_names, check
     return found
 

@@ -14,7 +14,7 @@ from mmpareto_jax._combine.kinds import Weights
 from mmpareto_jax._gradients.backward import Pulled, pull_back
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree, named_leaves
-from mmpareto_jax._gradients.lanes import gradient, rows_of, values_of
+from mmpareto_jax._gradients.lanes import gradient, values_of
 from mmpareto_jax._gradients.mixes import mixes_of
 from mmpareto_jax._gradients.objectives import (
     bound,
@@ -24,7 +24,7 @@ from mmpareto_jax._gradients.objectives import (
     objective_groups,
 )
 from mmpareto_jax._gradients.pullback import Pullback
-from mmpareto_jax._gramians.gramian import Gramians, power_below
+from mmpareto_jax._gramians.gramian import Gramians, power_below, unread
 from mmpareto_jax._gramians.piecewise import Piece, joined, piece
 
 
@@ -61,7 +61,10 @@ def combined_grads(
 
     for every group g of parameters: what ``combination(groups)`` makes of the stacked
     gradients of :func:`value_and_objective_grads`, without a leading axis, ready for
-    any Optax optimiser. The groups are found at every trace.
+    any Optax optimiser. The groups are found at every trace. Where weights need no
+    Gramian (with ``diagnostics=False`` those of losses, and ``uniform``, ``mean``,
+    ``constant``, ``random``), one backward pass of the weighted losses is all there
+    is: the price of a plain step.
 
     Args:
       losses_fn: as for :func:`value_and_objective_grads`.
@@ -72,9 +75,11 @@ def combined_grads(
       keep: what is kept of the objectives' gradients until they are combined. "rows":
         all of them, K times the shared parameters. "gramian": of every parameter its
         inner products alone, and when the weights are known, a second backward pass
-        of the weighted losses gives their sum. That takes about 2K + 3 instead of
-        2K + 1 forward passes' time, and the memory of the plain gradient and twice K
-        times the largest parameter.
+        of the weighted losses gives their sum. Where all is shared that takes the time
+        of 2K + 3 forward passes instead of 2K + 1, and the memory of the plain gradient
+        and twice K times the largest parameter. (On a CPU XLA orders operations for
+        concurrency; for memory it takes the option ``xla_cpu_scheduler_type =
+        "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"``.)
       pullback: as in :func:`value_and_objective_grads`.
 
     Returns:
@@ -123,36 +128,80 @@ def combined_grads(
         check_params(params, "combined_grads")
         pulled = pull_back(bound(losses_fn, args, kwargs), params, has_aux)
         found = groups_found(pulled, params)
+        step = _Step(pulled, found, params, pullback)
         transformation = combination(found)
-        if keep == "rows":
-            stacked = _stacked(pulled, params, pullback)
-            grads, state = transformation.update(
-                stacked, state, params, losses=pulled.losses
-            )
+        known = not getattr(transformation, "reads_gramians", True)
+        if keep == "gramian" or known:
+            grads, state = step.weighted(_aggregation(transformation), state)
         else:
-            rule = _aggregation(transformation)
-            named = named_leaves(params)
-            members = _members(found, named)
-            gramians = _gramians(pulled, named, members, rule, pullback)
-            assert rule.weigh is not None
-            weights, state = rule.weigh(gramians, state, losses=pulled.losses)
-            known = _known(weights, gramians, members)
-            paths = [path for path, _ in named]
-            mixes = mixes_of(found, paths, known.groups, known.leaves)
-            sums = pulled.mixed(pullback, mixes, again=True)
-            leaves = [known.restored(*x) for x in zip(named, sums, strict=True)]
-            grads = jax.tree.unflatten(jax.tree.structure(params), leaves)
+            grads, state = transformation.update(
+                step.stacked(), state, params, losses=pulled.losses
+            )
         values = (pulled.losses, pulled.aux) if has_aux else pulled.losses
         return (values, grads), state
 
     return CombinedGrads(groups, init, value_and_grads)
 
 
-def _stacked(pulled: Pulled, params: PyTree, pullback: Pullback) -> PyTree:
-    leaves, structure = jax.tree.flatten(params)
-    swept = pulled.objectives(pullback)
-    each = zip(swept, pulled.rows, leaves, strict=True)
-    return jax.tree.unflatten(structure, [gradient(*x) for x in each])
+class _Step(NamedTuple):
+    """What one call has to go on."""
+
+    pulled: Pulled
+    groups: ObjectiveGroups
+    params: PyTree
+    pullback: Pullback
+
+    def stacked(self) -> PyTree:
+        """The gradients of the objectives, as transformations take them."""
+        leaves, structure = jax.tree.flatten(self.params)
+        swept = self.pulled.objectives(self.pullback)
+        each = zip(swept, self.pulled.rows, leaves, strict=True)
+        return jax.tree.unflatten(structure, [gradient(*x) for x in each])
+
+    def weighted(self, rule: Aggregation, state: PyTree) -> tuple[PyTree, PyTree]:
+        """The gradient of weighted losses, in a pass of its own; and the state."""
+        named = named_leaves(self.params)
+        gramians = self.gramians(rule)
+        weights, state = rule.weigh(gramians, state, losses=self.pulled.losses)
+        known = _known(weights, gramians, self.members())
+        paths = [path for path, _ in named]
+        mixes = mixes_of(self.groups, paths, known.groups, known.leaves)
+        again = rule.reads_gramians
+        sums = self.pulled.mixed(self.pullback, mixes, again=again)
+        leaves = [known.restored(*x) for x in zip(named, sums, strict=True)]
+        return jax.tree.unflatten(jax.tree.structure(self.params), leaves), state
+
+    def members(self) -> dict[str, list[str]]:
+        """Group -> the paths of its parameters, in order."""
+        found: dict[str, list[str]] = {}
+        for path, _ in named_leaves(self.params):
+            found.setdefault(self.groups.group_of(path), []).append(path)
+        return found
+
+    def gramians(self, rule: Aggregation) -> dict[str, Gramians]:
+        """Of each group of several objectives; of the rows nothing is kept."""
+        params = dict(named_leaves(self.params))
+        several = {
+            name: (own, wide(*(params[path] for path in own)))
+            for name, own in self.members().items()
+            if len(self.groups.groups[name]) > 1
+        }
+        if not rule.reads_gramians:
+            return {
+                name: unread(len(self.groups.groups[name]), len(own), dtype)
+                for name, (own, dtype) in several.items()
+            }
+        swept = self.pulled.objectives(self.pullback)
+        rows = dict(zip(params, map(values_of, swept), strict=True))
+
+        def of(path: str, dtype: jnp.dtype) -> Piece:
+            rule.check(path, rows[path][0])
+            return piece(rows[path], dtype, rule.axis_names)
+
+        return {
+            name: joined([of(path, dtype) for path in own])
+            for name, (own, dtype) in several.items()
+        }
 
 
 def _aggregation(transformation: Any) -> Aggregation:
@@ -162,49 +211,12 @@ def _aggregation(transformation: Any) -> Aggregation:
             "mmp.mmpareto or mmp.aggregate returns; an optimiser comes after "
             f"combined_grads. Got {type(transformation).__name__}."
         )
-    if transformation.weigh is None:
+    if not transformation.has_weights:
         raise ValueError(
             "combined_grads: this rule combines the rows of gradients themselves, and "
             "has no weights: it needs keep='rows'."
         )
     return transformation
-
-
-def _members(
-    groups: ObjectiveGroups, named: list[tuple[str, Any]]
-) -> dict[str, list[str]]:
-    """Group -> the paths of its parameters, in order."""
-    found: dict[str, list[str]] = {}
-    for path, _ in named:
-        found.setdefault(groups.group_of(path), []).append(path)
-    return found
-
-
-def _gramians(
-    pulled: Pulled,
-    named: list[tuple[str, Any]],
-    members: Mapping[str, list[str]],
-    rule: Aggregation,
-    pullback: Pullback,
-) -> dict[str, Gramians]:
-    """Of each group of several objectives; of the rows nothing is kept."""
-    leaves = dict(named)
-    dtypes = {
-        path: wide(*(leaves[x] for x in own))
-        for own in members.values()
-        for path in own
-    }
-
-    pieces: dict[str, Piece] = {}
-    for (path, _), x in zip(named, pulled.objectives(pullback), strict=True):
-        if len(rows_of(x)) > 1:
-            rule.check(path, values_of(x)[0])
-            pieces[path] = piece(values_of(x), dtypes[path], rule.axis_names)
-    return {
-        name: joined([pieces[path] for path in own])
-        for name, own in members.items()
-        if own[0] in pieces
-    }
 
 
 class _Known(NamedTuple):

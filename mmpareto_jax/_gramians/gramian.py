@@ -140,16 +140,10 @@ def group_gramians(
     return chosen
 
 
-def no_gramians(
-    groups: Sequence[Sequence[jax.Array]], axis_names: Sequence[str] = ()
-) -> list[Gramians]:
-    """In the place of ``group_gramians``, for rules that read their shapes alone."""
-    del axis_names
-    found = []
-    for leaves in groups:
-        unit = jnp.eye(leaves[0].shape[0], dtype=wide(*leaves))
-        found.append(Gramians(unit, [unit] * len(leaves), jnp.ones_like(unit[0])))
-    return found
+def unread(num: int, num_leaves: int, dtype: jnp.dtype) -> Gramians:
+    """Instead of a group's Gramians, for rules that read K and the dtype alone."""
+    unit = jnp.eye(num, dtype=dtype)
+    return Gramians(unit, [unit] * num_leaves, jnp.ones_like(unit[0]))
 
 
 def _plain(
