@@ -18,15 +18,15 @@ def normal(seed, *shape, scale=1.0):
     return np.float32(scale * np.random.default_rng(seed).normal(size=shape))
 
 
-def audio_visual():
+def audio_visual(width=6, batch=7):
     """Two encoders, three losses, a part of the parameters that none reaches."""
     params = {
-        "audio": [normal(0, 5, 6), normal(1, 6, 6)],
-        "visual": normal(2, 4, 6),
+        "audio": [normal(0, 5, width), normal(1, width, width)],
+        "visual": normal(2, 4, width),
         "heads": {
-            "joint": normal(3, 12),
-            "audio": normal(4, 6),
-            "visual": normal(5, 6),
+            "joint": normal(3, 2 * width),
+            "audio": normal(4, width),
+            "visual": normal(5, width),
         },
         "unused": np.ones(2, np.float32),
     }
@@ -41,7 +41,7 @@ def audio_visual():
             "visual": jnp.mean((v @ heads["visual"]) ** 2),
         }
 
-    return losses_fn, params, (normal(6, 7, 5), normal(7, 7, 4))
+    return losses_fn, params, (normal(6, batch, 5), normal(7, batch, 4))
 
 
 def heads(num, depth=3, width=8, batch=6):
@@ -75,9 +75,11 @@ def close(found, expected, digits):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert a.dtype == b.dtype
-        a, truth = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        truth = np.asarray(b, np.float64)
         largest = np.max(np.abs(truth), initial=0, where=np.isfinite(truth))
-        np.testing.assert_allclose(a, truth, rtol=digits, atol=digits * largest)
+        np.testing.assert_allclose(
+            np.asarray(a, np.float64), truth, rtol=digits, atol=digits * largest
+        )
 
 
 def rule(name, **kwargs):
@@ -92,7 +94,7 @@ COMBINATIONS = {
     "config": rule("config"),
     "upgrad": rule("upgrad"),
     "random": rule("random"),
-    "db_mtl": rule("db_mtl"),
+    "gradvac": rule("gradvac"),
     "dwa": functools.partial(mmp.aggregate, mmp.weightings.dwa(steps_per_epoch=1)),
     "geometric_mean": rule("geometric_mean"),
     "silent mean": rule("mean", diagnostics=False),
@@ -136,7 +138,7 @@ def test_many_objectives(num, pullback):
     )
 
 
-@pytest.mark.parametrize("exponents", [(30, -30), (-30, -30), (25, 25), (-36, 20)])
+@pytest.mark.parametrize("exponents", [(30, -30), (-30, -30), (25, 25), (-33, 20)])
 def test_losses_of_unlike_scales(exponents):
     """float32 against float64, whose squares are all in range."""
     losses_fn, params, args = heads(2)
@@ -149,12 +151,13 @@ def test_losses_of_unlike_scales(exponents):
     def run(dtype):
         own, given = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, args))
         step = mmp.combined_grads(scaled, rule("mgda"), keep="gramian")
-        return step.value_and_grads(step.init(own, *given), own, *given)[0][1]
+        grads = step.value_and_grads(step.init(own, *given), own, *given)[0][1]
+        return [np.asarray(g, np.float64) for g in jax.tree.leaves(grads)]
 
     found = run(jnp.float32)
     with jax.enable_x64(True):
         expected = run(jnp.float64)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for a, b in zip(found, expected, strict=True):
         largest = np.max(np.abs(b))
         assert largest > 0
         np.testing.assert_allclose(a / largest, b / largest, atol=1e-5)
@@ -243,12 +246,13 @@ def test_gradients_that_vary_over_a_mesh_are_refused():
         return jax.tree.map(lambda g: g[None], grads)
 
     def mapped(axis_name):
-        return jax.shard_map(
+        mapped = jax.shard_map(
             functools.partial(run, axis_name),
             mesh=mesh,
             in_specs=(P(), P("data")),
             out_specs=P("data"),
         )
+        return jax.jit(mapped)
 
     with pytest.raises(ValueError, match="'trunk/0' varies over the mesh axis 'data'"):
         mapped(None)(params, *args)
@@ -326,7 +330,10 @@ def test_the_memory_is_that_of_the_largest_leaf(num, leaves):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "limit"),
-    [(audio_visual, 1.05), (functools.partial(heads, 8, 12, 64, 64), 1.10)],
+    [
+        (functools.partial(audio_visual, 64, 64), 1.05),
+        (functools.partial(heads, 8, 12, 64, 64), 1.10),
+    ],
 )
 @pytest.mark.parametrize("pullback", ["unroll", "vmap"])
 def test_known_weights_cost_a_plain_step(problem, limit, pullback):
