@@ -10,7 +10,7 @@ from itertools import combinations_with_replacement
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmpareto_jax._gradients.stacks import Stack, apart
@@ -92,11 +92,24 @@ def _of_pairs(x: Sequence[jax.Array]) -> jax.Array:
     num = len(x)
     pairs = list(combinations_with_replacement(range(num), 2))
     products = tuple(x[i] * x[j] for i, j in pairs)
-    if products[0].ndim > 0 and products[0].shape[-1] <= _LONGEST_RUN:
+    if products[0].ndim > 0 and products[0].shape[-1] <= _LONGEST_RUN and _is_whole(x):
         products = _short_runs(products)
     sums = dict(zip(pairs, (jnp.sum(p) for p in products), strict=True))
     rows = [[sums[min(i, j), max(i, j)] for j in range(num)] for i in range(num)]
     return jnp.stack([jnp.stack(row) for row in rows])
+
+
+def _is_whole(x: Sequence[jax.Array]) -> bool:
+    """Whether the rows are read by one CPU, where one reduction of all products pays.
+
+    A GPU is faster with a sum for each product, and of an array that is partitioned a
+    reduction of several operands would gather its partial sums, axis by axis.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    mesh = jax.typeof(x[0]).sharding.mesh
+    axes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    return all(size == 1 or kind is AxisType.Manual for size, kind in axes)
 
 
 # JAX's own derivative of this reduction fails where only some terms have a tangent.
