@@ -426,7 +426,7 @@ def mixed(fun, params, x, groups, pullback):
     weights = {name: weights_of(own) for name, own in groups.groups.items()}
     paths = [path for path, _ in named_leaves(params)]
     pulled = pull_back(lambda params: fun(params, x), params, False)
-    sums = pulled.mixed(pullback, mixes_of(groups, paths, weights))
+    sums = pulled.mixed(pullback, mixes_of(groups, pulled.names, paths, weights))
     return dict(zip(paths, sums, strict=True))
 
 

@@ -121,6 +121,7 @@ class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
       weigh: ``weigh(gramians, state, losses=...) -> (weights, state)``, of each group
         of several objectives from its Gramians.
       has_weights: whether the rule has any.
+      groups: which objectives act on which parameters.
       reads_gramians: whether it, or the diagnostics, look at what is in them.
       axis_names: over which Gramians are summed.
       check: ``check(path, rows)`` raises if they vary over others.
@@ -128,6 +129,7 @@ class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
 
     weigh: Weigh
     has_weights: bool
+    groups: ObjectiveGroups
     reads_gramians: bool
     axis_names: tuple[str, ...]
     check: Callable[[str, jax.Array], None]
@@ -228,7 +230,7 @@ def transformation(
 
     found = Aggregation(init, update)
     found.weigh, found.has_weights = weigh, kind.has_weights
-    found.reads_gramians = read
+    found.reads_gramians, found.groups = read, groups
     found.axis_names, found.check = axis_names, check
     return found
 

@@ -14,7 +14,7 @@ from mmpareto_jax._combine.kinds import Weights
 from mmpareto_jax._gradients.backward import Pulled, pull_back
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree, named_leaves
-from mmpareto_jax._gradients.lanes import gradient, values_of
+from mmpareto_jax._gradients.lanes import gradient, in_order, values_of
 from mmpareto_jax._gradients.mixes import mixes_of
 from mmpareto_jax._gradients.objectives import (
     bound,
@@ -22,8 +22,10 @@ from mmpareto_jax._gradients.objectives import (
     check_pullback,
     groups_found,
     objective_groups,
+    rows_as_given,
 )
 from mmpareto_jax._gradients.pullback import Pullback
+from mmpareto_jax._gradients.reach import Rows
 from mmpareto_jax._gramians.gramian import Gramians, power_below, unread
 from mmpareto_jax._gramians.piecewise import Piece, joined, piece
 
@@ -70,7 +72,8 @@ def combined_grads(
       losses_fn: as for :func:`value_and_objective_grads`.
       combination: groups -> the transformation from stacked to plain gradients, for
         example ``mmp.mmpareto``, or ``functools.partial(mmp.aggregate,
-        mmp.weightings.mgda())``.
+        mmp.weightings.mgda())``. It may make smaller groups of its own (layers), whose
+        objectives are those that reach their parameters.
       has_aux: whether `losses_fn` returns ``(losses, aux)``.
       keep: what is kept of the objectives' gradients until they are combined. "rows":
         all of them, K times the shared parameters. "gramian": of every parameter its
@@ -89,9 +92,10 @@ def combined_grads(
     Raises:
       TypeError: with "gramian", `combination` returns something else than ``mmpareto``
         or ``aggregate`` does (a chain, say).
-      ValueError: an unknown `keep` or `pullback`; with "gramian", the rule is an
-        ``Aggregator``, which combines the rows themselves; and what
-        :func:`objective_groups` raises, when the functions are called.
+      ValueError: an unknown `keep` or `pullback`; when the functions are called, what
+        :func:`objective_groups` raises, groups that `combination` made of itself and
+        that disagree with what the losses reach; and with "gramian", a rule that is an
+        ``Aggregator``, which combines the rows themselves.
 
     Example:
       >>> import jax.numpy as jnp
@@ -128,8 +132,11 @@ def combined_grads(
         check_params(params, "combined_grads")
         pulled = pull_back(bound(losses_fn, args, kwargs), params, has_aux)
         found = groups_found(pulled, params)
-        step = _Step(pulled, found, params, pullback)
         transformation = combination(found)
+        # They may be its own, of layers for example.
+        own = getattr(transformation, "groups", found)
+        rows = rows_as_given(own, pulled.names, params, pulled.rows, "combined_grads")
+        step = _Step(pulled, own, rows, params, pullback)
         known = not getattr(transformation, "reads_gramians", True)
         if keep == "gramian" or known:
             grads, state = step.weighted(_aggregation(transformation), state)
@@ -148,6 +155,7 @@ class _Step(NamedTuple):
 
     pulled: Pulled
     groups: ObjectiveGroups
+    rows: list[Rows]  # per parameter, in the order of its group
     params: PyTree
     pullback: Pullback
 
@@ -155,7 +163,7 @@ class _Step(NamedTuple):
         """The gradients of the objectives, as transformations take them."""
         leaves, structure = jax.tree.flatten(self.params)
         swept = self.pulled.objectives(self.pullback)
-        each = zip(swept, self.pulled.rows, leaves, strict=True)
+        each = zip(swept, self.rows, leaves, strict=True)
         return jax.tree.unflatten(structure, [gradient(*x) for x in each])
 
     def weighted(self, rule: Aggregation, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -164,8 +172,8 @@ class _Step(NamedTuple):
         gramians = self.gramians(rule)
         weights, state = rule.weigh(gramians, state, losses=self.pulled.losses)
         known = _known(weights, gramians, self.members())
-        paths = [path for path, _ in named]
-        mixes = mixes_of(self.groups, paths, known.groups, known.leaves)
+        names, paths = self.pulled.names, [path for path, _ in named]
+        mixes = mixes_of(self.groups, names, paths, known.groups, known.leaves)
         again = rule.reads_gramians
         sums = self.pulled.mixed(self.pullback, mixes, again=again)
         leaves = [known.restored(*x) for x in zip(named, sums, strict=True)]
@@ -192,11 +200,12 @@ class _Step(NamedTuple):
                 for name, (own, dtype) in several.items()
             }
         swept = self.pulled.objectives(self.pullback)
-        rows = dict(zip(params, map(values_of, swept), strict=True))
+        found = dict(zip(params, zip(swept, self.rows, strict=True), strict=True))
 
         def of(path: str, dtype: jnp.dtype) -> Piece:
-            rule.check(path, rows[path][0])
-            return piece(rows[path], dtype, rule.axis_names)
+            x, rows = found[path]
+            rule.check(path, values_of(x)[0])
+            return piece(in_order(x, rows), dtype, rule.axis_names)
 
         return {
             name: joined([of(path, dtype) for path in own])

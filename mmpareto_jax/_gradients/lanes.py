@@ -61,6 +61,13 @@ def seeds(cotangents: Sequence[jax.Array], *, stacked: bool) -> list[Lanes]:
     return [Lanes((k,), c[None] if stacked else (c,)) for k, c in enumerate(cotangents)]
 
 
+def in_order(x: Lanes, rows: Rows) -> tuple[jax.Array, ...] | jax.Array:
+    """The values of its rows, in the order in which they are asked for."""
+    if rows == x.rows:
+        return x.values
+    return tuple(x.values[x.rows.index(k)] for k in rows)
+
+
 def gradient(x: Any, rows: Rows, param: jax.Array) -> jax.Array:
     """A swept gradient as an array [len(rows), *param.shape].
 

@@ -71,6 +71,7 @@ class Mixes(NamedTuple):
 
 def mixes_of(
     groups: ObjectiveGroups,
+    names: Sequence[str],
     paths: Sequence[str],
     weights: Mapping[str, jax.Array],
     of_leaves: Mapping[str, jax.Array] | None = None,
@@ -79,11 +80,12 @@ def mixes_of(
 
     Args:
       groups: which objectives act on which parameters.
+      names: of the objectives, in the order of the backward pass's inputs.
       paths: of the parameters, in their order.
       weights: group -> [K_g], in the order of its objectives.
       of_leaves: path -> [K_g] for parameters with weights of their own.
     """
-    index = {name: k for k, name in enumerate(groups.objectives)}
+    index = {name: k for k, name in enumerate(names)}
     own = of_leaves or {}
     found: dict[tuple[str, bool], int] = {}
     of: list[int | None] = []

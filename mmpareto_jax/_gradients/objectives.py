@@ -111,7 +111,7 @@ def value_and_objective_grads(
             # A bare number stands for whatever the function calls that many losses.
             bare = isinstance(groups, int) and groups == len(names)
             given = as_groups(names, "value_and_objective_grads") if bare else named
-            rows = _rows_as_given(given, names, params, None if dense else rows)
+            rows = rows_as_given(given, names, params, None if dense else rows)
         leaves, treedef = jax.tree.flatten(params)
         swept = found.objectives(pullback)
         grads = [gradient(x, r, p) for x, r, p in zip(swept, rows, leaves, strict=True)]
@@ -213,16 +213,17 @@ def bound(fun: Any, args: Any, kwargs: Any) -> Callable[[PyTree], Any]:
     return lambda params: fun(params, *args, **kwargs)
 
 
-def _rows_as_given(
+def rows_as_given(
     groups: ObjectiveGroups,
     names: tuple[str, ...],
     params: PyTree,
     reached: list[Rows] | None,
+    caller: str = "value_and_objective_grads",
 ) -> list[Rows]:
     """Per parameter the rows that `groups` asks for, checked against `reached`."""
     if set(groups.objectives) != set(names):
         raise ValueError(
-            f"value_and_objective_grads: unknown objective: the groups are for "
+            f"{caller}: unknown objective: the groups are for "
             f"{groups.objectives}, the function returns {names}."
         )
     index = {name: k for k, name in enumerate(names)}
@@ -233,7 +234,7 @@ def _rows_as_given(
         if reached is not None and set(rows[-1]) != set(reached[i]):
             found = tuple(names[k] for k in reached[i])
             raise ValueError(
-                f"value_and_objective_grads: parameter {path!r} is in group {group!r} "
+                f"{caller}: parameter {path!r} is in group {group!r} "
                 f"with the objectives {groups.groups[group]}, but in the function it "
                 f"is reached by {found}."
             )
