@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-# Run by hand: they need what no test needs, PyTorch for one.
-collect_ignore_glob = ["benchmarks/*"]
+# Run by hand: they need what no test needs, PyTorch for one. And a script of a test.
+collect_ignore_glob = ["benchmarks/*", "several_processes.py"]
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -286,9 +286,7 @@ def test_groups_of_ones_own(keep):
         close(grads["trunk"][i], expected, 1e-4)
 
     step = mmp.combined_grads(losses_fn, lambda _: mmp.mmpareto(2), keep=keep)
-    with pytest.raises(
-        ValueError, match="parameter 'heads/0' is in group 'all'"
-    ):
+    with pytest.raises(ValueError, match="parameter 'heads/0' is in group 'all'"):
         step.value_and_grads(step.init(params, *args), params, *args)
 
 
