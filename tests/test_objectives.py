@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import optax
 import pytest
 from flax import nnx
 from jax import lax
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import mmpareto_jax as mmp
@@ -662,3 +664,59 @@ def test_unknown_pullback():
 def test_bad_groups(groups):
     with pytest.raises(TypeError, match="value_and_objective_grads: `objectives`"):
         grads_of(lambda p: {"a": jnp.sum(p["w"])}, groups=groups)
+
+
+# --- A loss of each example
+
+
+def instances(params, x):
+    return (jnp.tanh(x @ params["w"]) @ params["v"] - 1) ** 2
+
+
+def instance_problem(num):
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = {
+        "w": jax.random.normal(keys[0], (3, 4)),
+        "v": jax.random.normal(keys[1], (4,)),
+    }
+    return params, jax.random.normal(keys[2], (num, 3))
+
+
+@pytest.mark.parametrize("pullback", ["unroll", "vmap"])
+def test_many_losses_in_one_array(pullback):
+    params, x = instance_problem(40)
+    run = jax.jit(mmp.value_and_objective_grads(instances, pullback=pullback))
+    losses, grads = run(params, x)
+    chex.assert_trees_all_close(losses, instances(params, x), rtol=1e-6)
+    expected = jax.jacrev(instances)(params, x)
+    chex.assert_trees_all_close(grads, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_program_of_an_array_of_losses_does_not_grow():
+    """1,024 of them take one pass of a batch of cotangents, and no slice for each."""
+
+    def lines(num):
+        params, x = instance_problem(num)
+        step = mmp.combined_grads(
+            instances,
+            functools.partial(mmp.aggregate, mmp.weightings.mean()),
+            pullback="vmap",
+        )
+        state = jax.eval_shape(step.init, params, x)
+        lowered = jax.jit(step.value_and_grads).lower(state, params, x)
+        return len(lowered.as_text().splitlines())
+
+    assert lines(1024) <= 1.05 * lines(16)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("pullback", ["unroll", "vmap"])
+def test_losses_in_an_array_that_is_sharded(kind, pullback):
+    params, x = instance_problem(16)
+    mesh = jax.make_mesh((8,), ("data",), (kind,))
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(x, NamedSharding(mesh, P("data")))
+        step = mmp.value_and_objective_grads(instances, pullback=pullback)
+        _, grads = jax.jit(step)(params, placed)
+    expected = jax.jacrev(instances)(params, x)
+    chex.assert_trees_all_close(grads, expected, rtol=1e-4, atol=1e-5)

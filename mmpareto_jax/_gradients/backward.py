@@ -15,10 +15,10 @@ from mmpareto_jax._gradients.binding import barriers
 from mmpareto_jax._gradients.constants import Array, Known, unknown
 from mmpareto_jax._gradients.groups import PyTree
 from mmpareto_jax._gradients.lanes import Lanes, rows_of, values_of
-from mmpareto_jax._gradients.losses import named_scalars, split_aux
+from mmpareto_jax._gradients.losses import outputs, split_aux
 from mmpareto_jax._gradients.mixes import Mixes
 from mmpareto_jax._gradients.pullback import Pullback, evaluate
-from mmpareto_jax._gradients.reach import Fact, Rows, about, seed, trace
+from mmpareto_jax._gradients.reach import Fact, Rows, about, seeds, trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def pull_back(call: Callable[[PyTree], Any], params: PyTree, has_aux: bool) -> P
     def scalars(params: PyTree) -> tuple[list[jax.Array], Any]:
         nonlocal names, order
         losses, aux = split_aux(call(params)) if has_aux else (call(params), None)
-        names, values = named_scalars(losses)
+        names, values = outputs(losses)
         order = list(losses) if type(losses) is dict else None
         return values, (losses, aux)
 
@@ -135,7 +135,7 @@ def _linearised(
     closed = jax.make_jaxpr(vjp)(cotangents)
     again = functools.cache(lambda: _constants(scalars, params, closed))
     consts = [_about(x, i, again) for i, x in enumerate(closed.consts)]
-    facts = trace(closed, [seed(k) for k in range(len(values))], consts)
+    facts = trace(closed, seeds([x.shape for x in values]), consts)
     return _Backward(closed, consts, cotangents, facts), extra
 
 
@@ -143,7 +143,7 @@ def _only(
     scalars: Callable[[PyTree], tuple[list[jax.Array], Any]], k: int, params: PyTree
 ) -> tuple[list[jax.Array], Any]:
     values, extra = scalars(params)
-    return [values[k]], extra
+    return [values[k] if values[0].ndim == 0 else values[0][k]], extra
 
 
 def _row(x: Any) -> jax.Array:

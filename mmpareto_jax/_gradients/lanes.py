@@ -57,8 +57,17 @@ def values_of(x: Any) -> Any:
 
 
 def seeds(cotangents: Sequence[jax.Array], *, stacked: bool) -> list[Lanes]:
-    """The K output cotangents (scalars) as lanes: objective k is in row k alone."""
-    return [Lanes((k,), c[None] if stacked else (c,)) for k, c in enumerate(cotangents)]
+    """The output cotangents as lanes: K scalars, each in the row of its objective.
+
+    Or one array [K], whose entry k is objective k's.
+    """
+    if cotangents[0].ndim == 0:
+        each = enumerate(cotangents)
+        return [Lanes((k,), c[None] if stacked else (c,)) for k, c in each]
+    (vector,) = cotangents
+    num = len(vector)
+    rows = jnp.eye(num, dtype=vector.dtype) * vector[None]
+    return [Lanes(tuple(range(num)), rows if stacked else tuple(rows))]
 
 
 def in_order(x: Lanes, rows: Rows) -> tuple[jax.Array, ...] | jax.Array:

@@ -19,11 +19,24 @@ def named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
       ValueError: no loss, one that is not a scalar, two of one name, or neither a
         mapping nor [K].
     """
+    names, values = outputs(losses)
+    return names, values if values[0].ndim == 0 else list(values[0])
+
+
+def outputs(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
+    """The names of the losses, and what is pulled back: each, or one array [K] of them.
+
+    Of many losses in one array the program is then that of one loss.
+
+    Raises:
+      TypeError, ValueError: as ``named_scalars``.
+    """
     if isinstance(losses, Mapping):
         found = _by_text("objective function", "losses", losses)
-        named = {name: jnp.asarray(x) for name, x in found.items()}
+        names, values = tuple(found), [jnp.asarray(x) for x in found.values()]
     elif isinstance(losses, jax.Array) and losses.ndim == 1:
-        named = {str(k): losses[k] for k in range(losses.shape[0])}
+        names = tuple(str(k) for k in range(losses.shape[0]))
+        values = [losses]
     else:
         got = getattr(losses, "shape", None)
         raise ValueError(
@@ -31,10 +44,10 @@ def named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
             "losses or an array [K], got "
             + (f"an array of shape {got}." if got is not None else f"{type(losses)}.")
         )
-    if not named:
+    if not names:
         raise ValueError("objective function: it returned no loss.")
-    for name, x in named.items():
-        if x.shape:
+    for name, x in zip(names, values, strict=False):
+        if x.shape and isinstance(losses, Mapping):
             raise ValueError(
                 f"objective function: loss {name!r} must be a scalar, got "
                 f"shape {x.shape}."
@@ -44,7 +57,7 @@ def named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
                 f"objective function: loss {name!r} must be real and floating, "
                 f"got {x.dtype}."
             )
-    return tuple(named), list(named.values())
+    return names, values
 
 
 def split_aux(out: Any) -> tuple[Any, Any]:

@@ -47,7 +47,8 @@ def value_and_objective_grads(
 
     Args:
       fun: ``fun(params, *args, **kwargs)`` returns the losses: a mapping from names to
-        real scalars, or an array [K] of them. With `has_aux` it returns
+        real scalars, or an array [K] of them (a thousand, say: one of each example;
+        with ``pullback="vmap"`` the program is that of one). With `has_aux` it returns
         ``(losses, aux)``.
       groups: which objectives act on which parameters (see
         :func:`objective_groups`), or K, or K names: then every parameter gets a row

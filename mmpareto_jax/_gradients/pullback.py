@@ -32,10 +32,11 @@ from typing import Any, Literal, TypeAlias
 import jax
 from jax.extend import core as jex
 
+from mmpareto_jax._gradients import reach
 from mmpareto_jax._gradients.control import RULES
 from mmpareto_jax._gradients.lanes import seeds
 from mmpareto_jax._gradients.mixes import Mixes
-from mmpareto_jax._gradients.reach import Fact, seed
+from mmpareto_jax._gradients.reach import Fact
 from mmpareto_jax._gradients.sweep import Sweep, Wanted
 
 Pullback: TypeAlias = Literal["unroll", "vmap"]
@@ -52,9 +53,10 @@ def evaluate(
     """Evaluates a backward pass for all of its cotangents at once.
 
     Args:
-      closed: the jaxpr of a function that is linear in its K scalar inputs.
+      closed: the jaxpr of a function that is linear in its inputs: K scalars, or one
+        array [K].
       consts: what is known of its constants.
-      cotangents: the inputs, one per objective.
+      cotangents: the inputs.
       pullback: "unroll" or "vmap", see ``value_and_objective_grads``.
       mixes: the weighted sums of objectives that are asked for, if objectives are not.
 
@@ -64,7 +66,7 @@ def evaluate(
     """
     stacked = pullback == "vmap"
     lanes = seeds(cotangents, stacked=stacked)
-    facts = [seed(k) for k in range(len(cotangents))]
+    facts = reach.seeds([x.shape for x in cotangents])
     sweep = Sweep(RULES, stacked=stacked, mixes=mixes)
     needs = None if mixes is None else mixes.needs()
     outs, _ = sweep.run(

@@ -72,9 +72,13 @@ def about(value: Any) -> Fact:
     return Fact(zero=written is not None and not written.any(), known=known)
 
 
-def seed(row: int) -> Fact:
-    """What is known of an objective's own cotangent."""
-    return Fact({row: None}, zero=True)
+def seeds(shapes: Sequence[tuple[int, ...]]) -> list[Fact]:
+    """What is known of the cotangents: of K scalars, or of one array [K]."""
+    if shapes[0] == ():
+        return [Fact({k: None}, zero=True) for k in range(len(shapes))]
+    ((num,),) = shapes
+    places = {k: ((axis(num, ((k, k + 1),)),),) for k in range(num)}
+    return [Fact(places, zero=True)]
 
 
 def merged(rows: Iterable[Rows]) -> Rows:
