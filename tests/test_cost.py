@@ -341,3 +341,41 @@ def test_prevent_cse_of_single_arguments():
     assert barriers(True) == barriers((True, True)) == 6
     assert barriers((True, False)) == barriers((False, True)) == 4
     assert barriers(False) == 0
+
+
+@pytest.mark.parametrize(
+    ("num", "loud", "silent"),
+    [(2, 3.3, 1.7), (8, 5.2, 2.3), (40, 3.3, 2.7)],
+)
+def test_leaves_of_one_shape_share_their_program(num, loud, silent):
+    """StableHLO lines of a step with MMPareto, and of one that needs no Gramian."""
+    params = {
+        "trunk": [{"w": jnp.ones((16, 16)), "b": jnp.ones(16)} for _ in range(6)],
+        "heads": [jnp.ones((16, 1)) for _ in range(num)],
+    }
+
+    def losses_fn(params, x):
+        for layer in params["trunk"]:
+            x = jnp.tanh(x @ layer["w"] + layer["b"][None])
+        return {str(k): jnp.mean((x @ w) ** 2) for k, w in enumerate(params["heads"])}
+
+    x = jnp.ones((4, 16))
+    groups = mmp.objective_groups(losses_fn, params, x)
+    rows = mmp.value_and_objective_grads(losses_fn, groups)
+
+    def lines(grads_fn, rule):
+        tx = optax.chain(rule, optax.adam(1e-3))
+
+        def step(params, state, x):
+            updates, state = tx.update(grads_fn(params, x), state, params)
+            return optax.apply_updates(params, updates), state
+
+        lowered = jax.jit(step).lower(params, tx.init(params), x)
+        return len(lowered.as_text().splitlines())
+
+    plain = lines(
+        jax.grad(lambda p, x: sum(losses_fn(p, x).values())), optax.identity()
+    )
+    quiet = mmp.aggregate(mmp.weightings.uniform(), groups, diagnostics=False)
+    assert lines(lambda *a: rows(*a)[1], mmp.mmpareto(groups)) <= loud * plain
+    assert lines(lambda *a: rows(*a)[1], quiet) <= silent * plain

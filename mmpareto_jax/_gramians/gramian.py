@@ -20,7 +20,7 @@ from mmpareto_jax._gramians.products import (
     FEW,
     divided,
     few_apart,
-    leaf_gramians,
+    leaf_gramian,
     row_peaks,
 )
 
@@ -103,7 +103,10 @@ def gramian(grads: PyTree) -> jax.Array:
     for path, leaf in leaves:
         check_stacked("gramian", path, leaf, first[0] if first else 1)
     arrays = [jnp.asarray(leaf) for _, leaf in leaves]
-    return functools.reduce(operator.add, leaf_gramians(arrays, wide(*arrays)))
+    found: jax.Array = functools.reduce(
+        operator.add, [leaf_gramian(x, wide(*arrays)) for x in arrays]
+    )
+    return found
 
 
 def group_gramians(
@@ -147,12 +150,17 @@ def unread(num: int, num_leaves: int, dtype: jnp.dtype) -> Gramians:
 
 
 def _plain(
-    leaves: Sequence[Stack], dtype: jnp.dtype, shares: Sequence[tuple[str, ...]]
+    leaves: Sequence[Stack],
+    dtype: jnp.dtype,
+    shares: Sequence[tuple[str, ...]],
+    rows: jax.Array | None = None,
 ) -> Gramians:
-    parts = leaf_gramians(leaves, dtype)
-    parts = [_over(lax.psum, x, own) for x, own in zip(parts, shares, strict=True)]
+    parts = [
+        _over(lax.psum, leaf_gramian(leaf, dtype, rows), own)
+        for leaf, own in zip(leaves, shares, strict=True)
+    ]
     total = sum(parts[1:], parts[0])
-    return Gramians(total, parts, jnp.ones_like(total[0]))
+    return Gramians(total, parts, jnp.ones_like(total[0]) if rows is None else rows)
 
 
 def is_trusted(squares: jax.Array) -> jax.Array:
@@ -173,8 +181,7 @@ def rescaled(
     own = power_below(peak)
     shortest = jnp.min(jnp.where(usable, own, jnp.inf))
     rows = jnp.where(usable, own, jnp.where(usable.any(), shortest, 1))
-    scaled = [divided(leaf, rows) for leaf in leaves]
-    return _plain(scaled, dtype, shares)._replace(rows=rows)
+    return _plain(leaves, dtype, shares, rows)
 
 
 def power_below(x: jax.Array) -> jax.Array:
@@ -198,6 +205,7 @@ def _over(
     return found
 
 
+@jax.jit
 def combine(
     weights: jax.Array, leaf: jax.Array, rows: jax.Array | None = None
 ) -> jax.Array:

@@ -30,6 +30,11 @@ def few_apart(leaf: jax.Array) -> Stack:
     return apart(leaf) if leaf.shape[0] <= FEW else leaf
 
 
+# What is jitted here is traced and lowered once for all leaves of one shape: of a deep
+# network the program has a call for each leaf.
+
+
+@jax.jit
 def row_peaks(leaf: Stack) -> jax.Array:
     """[K], the largest magnitude of each row."""
 
@@ -52,14 +57,22 @@ def divided(leaf: Stack, rows: jax.Array) -> Stack:
     return leaf.astype(rows.dtype) * inverse.reshape(-1, *[1] * (leaf.ndim - 1))
 
 
-def leaf_gramians(leaves: Sequence[Stack], dtype: jnp.dtype) -> list[jax.Array]:
-    """The Gramian [K, K] of each leaf, all its products from one read."""
-    return [
-        _of_pairs([row.astype(dtype) for row in leaf])
-        if len(leaf) <= FEW
-        else _matrix_product(jnp.asarray(leaf).astype(dtype))
-        for leaf in leaves
-    ]
+@functools.partial(jax.jit, static_argnames="dtype")
+def leaf_gramian(
+    leaf: Stack, dtype: jnp.dtype, rows: jax.Array | None = None
+) -> jax.Array:
+    """The Gramian [K, K] of a leaf, all its products from one read.
+
+    Args:
+      leaf: the rows.
+      dtype: of the products.
+      rows: [K], powers of two that the rows are divided by.
+    """
+    if rows is not None:
+        leaf = divided(leaf, rows)
+    if len(leaf) <= FEW:
+        return _of_pairs([row.astype(dtype) for row in leaf])
+    return _matrix_product(jnp.asarray(leaf).astype(dtype))
 
 
 def cross_gramian(
