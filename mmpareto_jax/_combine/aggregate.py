@@ -31,7 +31,9 @@ from mmpareto_jax._gramians.gramian import (
 )
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 
-Weigh: TypeAlias = Callable[..., tuple[dict[str, Weights], AggregateState]]
+Weigh: TypeAlias = Callable[
+    ..., tuple[dict[str, Weights], jax.Array | None, AggregateState]
+]
 
 
 def aggregate(
@@ -118,8 +120,9 @@ class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """The transformation, and what it does where nobody has the rows.
 
     Attributes:
-      weigh: ``weigh(gramians, state, losses=...) -> (weights, state)``, of each group
-        of several objectives from its Gramians.
+      weigh: ``weigh(gramians, state, losses=...) -> (weights, everywhere, state)``, of
+        each group from its Gramians; and [K] of all objectives, if an objective's
+        weight is the same in every group.
       has_weights: whether the rule has any.
       groups: which objectives act on which parameters.
       reads_gramians: whether it, or the diagnostics, look at what is in them.
@@ -214,7 +217,7 @@ def transformation(
 
     def weigh(
         gramians: Mapping[str, Gramians], state: AggregateState, **extra_args: Any
-    ) -> tuple[dict[str, Weights], AggregateState]:
+    ) -> tuple[dict[str, Weights], jax.Array | None, AggregateState]:
         extras = Extras(groups, extra_args)
         shared, rule_state = kind.begin(extras, state.weighting)
         weights: dict[str, Weights] = {}
@@ -226,7 +229,7 @@ def transformation(
             if len(names) == 1:
                 weight = kind.alone(name, extras, shared)
                 weights[name] = Weights(jnp.ones(1) if weight is None else weight)
-        return weights, after
+        return weights, kind.everywhere(shared), after
 
     found = Aggregation(init, update)
     found.weigh, found.has_weights = weigh, kind.has_weights

@@ -14,7 +14,7 @@ from mmpareto_jax._combine.kinds import Weights
 from mmpareto_jax._gradients.backward import Pulled, pull_back
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree, named_leaves
-from mmpareto_jax._gradients.lanes import gradient, in_order, values_of
+from mmpareto_jax._gradients.lanes import gradient, in_order
 from mmpareto_jax._gradients.mixes import mixes_of
 from mmpareto_jax._gradients.objectives import (
     bound,
@@ -170,12 +170,23 @@ class _Step(NamedTuple):
         """The gradient of weighted losses, in a pass of its own; and the state."""
         named = named_leaves(self.params)
         gramians = self.gramians(rule)
-        weights, state = rule.weigh(gramians, state, losses=self.pulled.losses)
-        known = _known(weights, gramians, self.members())
+        weights, everywhere, state = rule.weigh(
+            gramians, state, losses=self.pulled.losses
+        )
         names, paths = self.pulled.names, [path for path, _ in named]
-        mixes = mixes_of(self.groups, names, paths, known.groups, known.leaves)
+        known = _known(weights, gramians, self.members())
+        given: Any = known.groups
+        if everywhere is not None:
+            order = jnp.array([self.groups.objectives.index(x) for x in names])
+            given, size = everywhere[order] / _size(everywhere), _size(everywhere)
+            reached = [x for x, own in zip(paths, self.rows, strict=True) if own]
+            known.scales.update(dict.fromkeys(reached, (jnp.ones_like(size), size)))
+        mixes = mixes_of(self.groups, names, paths, given, known.leaves)
         again = rule.reads_gramians
         sums = self.pulled.mixed(self.pullback, mixes, again=again)
+        for (path, _), x, rows in zip(named, sums, self.rows, strict=True):
+            if len(rows) > 1:
+                rule.check(path, x[None])
         leaves = [known.restored(*x) for x in zip(named, sums, strict=True)]
         return jax.tree.unflatten(jax.tree.structure(self.params), leaves), state
 
@@ -204,7 +215,6 @@ class _Step(NamedTuple):
 
         def of(path: str, dtype: jnp.dtype) -> Piece:
             x, rows = found[path]
-            rule.check(path, values_of(x)[0])
             return piece(in_order(x, rows), dtype, rule.axis_names)
 
         return {
@@ -247,7 +257,9 @@ class _Known(NamedTuple):
         if path not in self.scales:
             return x
         middle, size = self.scales[path]
-        return (x.astype(size.dtype) / middle * size).astype(param.dtype)
+        wide = jnp.promote_types(x.dtype, size.dtype)
+        middle, size = middle.astype(wide), size.astype(wide)
+        return (x.astype(wide) / middle * size).astype(param.dtype)
 
 
 def _known(
@@ -270,12 +282,19 @@ def _known(
                 known.leaves[path] = x / _size(x) * relative
                 known.scales[path] = middle, _size(x)
         elif name in weights:
-            known.groups[name] = weights[name].group
+            size = _size(weights[name].group)
+            known.groups[name] = weights[name].group / size
+            known.scales.update(dict.fromkeys(own, (jnp.ones_like(size), size)))
     return known
 
 
 def _size(weights: jax.Array) -> jax.Array:
-    return power_below(jnp.max(jnp.abs(weights)))
+    """The power of two below the largest; NaN where one of them is not finite.
+
+    So that it is seen in every number, and not only where a cotangent arrives.
+    """
+    largest = jnp.max(jnp.abs(weights))
+    return jnp.where(jnp.isfinite(largest), power_below(largest), jnp.nan)
 
 
 def _middle(rows: jax.Array) -> jax.Array:

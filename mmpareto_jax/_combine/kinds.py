@@ -88,6 +88,9 @@ class Kind(Protocol):
     def alone(self, group: str, extras: Extras, shared: State) -> jax.Array | None:
         """[1], the weight of a single objective; None where that passes unchanged."""
 
+    def everywhere(self, shared: State) -> jax.Array | None:
+        """[K] of all objectives, if weights are the same in every group."""
+
 
 def kind_of(
     rule: Weighting | LossWeighting | Aggregator, of_leaf: OfLeaf | None
@@ -109,6 +112,10 @@ class _PerGroup:
 
     def alone(self, group: str, extras: Extras, shared: State) -> jax.Array | None:
         del group, extras, shared
+        return None
+
+    def everywhere(self, shared: State) -> jax.Array | None:
+        del shared
         return None
 
 
@@ -217,6 +224,10 @@ class _OfLosses:
     def alone(self, group: str, extras: Extras, shared: State) -> jax.Array | None:
         weight: jax.Array = shared[extras.rows(group)]
         return weight
+
+    def everywhere(self, shared: State) -> jax.Array | None:
+        weights: jax.Array = shared
+        return weights
 
 
 def _weighted(group: Group, weights: Weights) -> Applied:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -60,32 +61,42 @@ def scan(
     inner, found = scan_facts(eqn, facts)
     after: Sequence[Need] | None = None
     out_rows = [x.rows for x in found]
-    x_rows = [x.rows for x in inner[split:]]
-    if wanted.needs is not None:
-        before, inside = scan_needs(eqn, facts, wanted.needs)
-        if any_mixed(ins) or _any_fewer([*before, *inside], [*inner, *found]):
-            after = inside
-            out_rows = [_form(*x) for x in zip(inside, out_rows, strict=True)]
-            x_rows = [_form(*x) for x in zip(before[split:], x_rows, strict=True)]
     consts, xs = ins[:num_consts], ins[split:]
-    carry = sweep.pack(
-        ins[num_consts:split],
-        out_rows[:num_carry],
-        body.jaxpr.invars[num_consts:split],
-    )
-    xs = [swap(sweep.on(x, rows)) for x, rows in zip(xs, x_rows, strict=True)]
-    inner_rows = [*out_rows[:num_carry], *(rows_of(x) for x in xs)]
+    if wanted.needs is not None:
+        before, after = scan_needs(eqn, facts, wanted.needs)
+        out_rows[:num_carry] = [
+            need.lanes or rows if any_mixed([x]) or need.fewer_than(rows) else rows
+            for x, need, rows in zip(
+                ins[num_consts:split], after[:num_carry], out_rows, strict=False
+            )
+        ]
+        pairs = zip(xs, before[split:], strict=True)
+        xs = [sweep.on(x, n.lanes) if n.fewer_than(rows_of(x)) else x for x, n in pairs]
+    xs = [swap(x) for x in xs]
+    x_rows = [rows_of(x) for x in xs]
+    values = [values_of(x) for x in xs]
+
+    def swept(carry: list[Any], xs: list[Any]) -> list[Any]:
+        args = [*consts, *unpack([*carry, *xs], [*out_rows[:num_carry], *x_rows])]
+        return sweep.run(body.jaxpr, body.consts, args, inner, wanted=Wanted(after))[0]
+
+    def packed() -> list[Any]:
+        variables = body.jaxpr.invars[num_consts:split]
+        return sweep.pack(ins[num_consts:split], out_rows[:num_carry], variables)
+
+    if after is not None and params["length"]:
+        first = jax.tree.map(lambda x: x[0], values)
+        while _widen(out_rows, after, lambda: _mixed_outs(swept, packed(), first)):
+            pass
 
     def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
-        args = [*consts, *unpack([*carry, *xs], inner_rows)]
-        outs, _ = sweep.run(body.jaxpr, body.consts, args, inner, wanted=Wanted(after))
-        packed = sweep.pack(outs, out_rows, body.jaxpr.outvars)
-        return packed[:num_carry], packed[num_carry:]
+        outs = sweep.pack(swept(carry, xs), out_rows, body.jaxpr.outvars)
+        return outs[:num_carry], outs[num_carry:]
 
     carry, ys = jax.lax.scan(
         step,
-        carry,
-        [values_of(x) for x in xs],
+        packed(),
+        values,
         length=params["length"],
         reverse=params["reverse"],
         unroll=params["unroll"],
@@ -103,24 +114,23 @@ def cond(
         return linear(sweep, eqn, ins, facts, wanted)
     found = flow(eqn, facts)
     in_rows, out_rows = [rows_of(x) for x in operands], [x.rows for x in found]
-    after = wanted.needs
-    if after is not None and (any_mixed(ins) or _any_fewer(after, found)):
-        out_rows = [_form(*x) for x in zip(after, out_rows, strict=True)]
-    else:
-        after = None
+    args = [values_of(x) for x in operands]
+
+    def run(branch: jex.ClosedJaxpr, values: Sequence[Any]) -> list[Any]:
+        own = unpack(values, in_rows)
+        again = Wanted(wanted.needs)
+        return sweep.run(branch.jaxpr, branch.consts, own, facts[1:], wanted=again)[0]
 
     def swept(branch: jex.ClosedJaxpr) -> Callable[..., list[Any]]:
-        def call(*values: Any) -> list[Any]:
-            args = unpack(values, in_rows)
-            outs, _ = sweep.run(
-                branch.jaxpr, branch.consts, args, facts[1:], wanted=Wanted(after)
-            )
-            return sweep.pack(outs, out_rows, branch.jaxpr.outvars)
+        return lambda *values: sweep.pack(
+            run(branch, values), out_rows, branch.jaxpr.outvars
+        )
 
-        return call
-
+    if wanted.needs is not None:
+        for branch in eqn.params["branches"]:
+            each = functools.partial(_mixed_outs, functools.partial(run, branch), args)
+            _widen(out_rows, wanted.needs, each)
     branches = [swept(branch) for branch in eqn.params["branches"]]
-    args = [values_of(x) for x in operands]
     platforms = eqn.params.get("branches_platforms")
     if platforms is None:
         outs = jax.lax.switch(index, branches, *args)
@@ -133,14 +143,30 @@ def cond(
     return unpack(outs, out_rows), found
 
 
-def _any_fewer(wanted: Sequence[Need], facts: Sequence[Fact]) -> bool:
-    pairs = zip(wanted, facts, strict=True)
-    return any(need.fewer_than(x.rows) for need, x in pairs)
+def _mixed_outs(swept: Callable[..., list[Any]], *values: Any) -> list[bool]:
+    """Which outputs of a swept program are mixed, from a trace that is thrown away."""
+    found: list[bool] = []
+
+    def record(*values: Any) -> list[Any]:
+        outs = swept(*values)
+        found[:] = [any_mixed([x]) for x in outs]
+        return [values_of(x) for x in outs]
+
+    jax.eval_shape(record, *values)
+    return found
 
 
-def _form(need: Need, rows: Rows) -> Rows:
-    """The lanes of a value where control flow mixes: none but of what depends."""
-    return rows if need.apart or not need.mixes or not rows else need.lanes
+def _widen(
+    rows: list[Rows], needs: Sequence[Need], mixed: Callable[[], list[bool]]
+) -> bool:
+    """Puts outputs that come mixed on the lanes of their mixes; whether any was not."""
+    new = [
+        need.lanes or own if now and own[0] >= 0 else own
+        for now, need, own in zip(mixed(), needs, rows, strict=True)
+    ]
+    changed = new != rows
+    rows[:] = new
+    return changed
 
 
 RULES: dict[str, Rule] = {

@@ -30,7 +30,7 @@ _SUMS: dict[str, slice] = {
     ),
     **dict.fromkeys(
         (
-            *("neg", "real", "imag", "conj", "reduce_precision", "name", "div"),
+            *("neg", "real", "imag", "conj", "name", "div"),
             *("sharding_constraint", "layout_constraint", "reshard", "mesh_cast"),
             *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose"),
             *("rev", "slice", "split", "unstack", "tile", "reduce_sum", "cumsum"),
@@ -62,10 +62,15 @@ def is_linear(eqn: jex.JaxprEqn, depends: Sequence[bool]) -> bool:
         return sum(depends) == 1
     if name == "convert_element_type":
         ends: tuple[Any, ...] = (*eqn.invars, *eqn.outvars)
-        return all(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in ends)
+        return all(_is_number(v.aval.dtype) for v in ends)
     if name == "sort":
         return not any(depends[: eqn.params["num_keys"]])
     if name not in _SUMS:
         return False
     inside = range(len(depends))[_SUMS[name]]
     return all(i in inside for i, x in enumerate(depends) if x)
+
+
+def _is_number(dtype: Any) -> bool:
+    """Real or complex, of so many digits that a cast to it is no quantisation."""
+    return bool(jnp.issubdtype(dtype, jnp.inexact)) and dtype.itemsize > 1

@@ -49,31 +49,40 @@ class Mixes(NamedTuple):
     def output(self, i: int, x: Any) -> jax.Array:
         """The mix that an output is wanted for."""
         own = self.of[i]
+        if own is None:
+            return jnp.zeros_like(x.values[0] if isinstance(x, Lanes) else x)
         if not isinstance(x, Lanes):
             return jnp.asarray(x)
-        if own is None:
-            return jnp.zeros_like(x.values[0])
         return jnp.asarray(self.mixed(x, (own,)).at((own,)).values[0])
 
     def _sum(self, x: Lanes, mix: int) -> jax.Array:
         weights = self.weights[mix]
         own = [i for i, k in enumerate(x.rows) if k in weights]
-        given = [weights[x.rows[i]].astype(x.values[0].dtype) for i in own]
         if not own:
             return jnp.zeros_like(x.values[0])
+        given = [weights[x.rows[i]] for i in own]
+        # In half precision a small weight would be zero, its product with a row is not.
+        narrow = x.values[0].dtype
+        wide = jnp.promote_types(narrow, given[0].dtype)
+        given = [w.astype(wide) for w in given]
         if x.stacked and len(own) > 1:
             values = jnp.asarray(x.values)
             chosen = values if len(own) == len(x.rows) else values[jnp.array(own)]
-            return jnp.tensordot(jnp.stack(given), chosen, 1, precision="highest")
-        terms = [w * x.values[i] for w, i in zip(given, own, strict=True)]
-        return functools.reduce(operator.add, terms)
+            total = jnp.tensordot(
+                jnp.stack(given), chosen.astype(wide), 1, precision="highest"
+            )
+        else:
+            pairs = zip(given, own, strict=True)
+            terms = [w * x.values[i].astype(wide) for w, i in pairs]
+            total = functools.reduce(operator.add, terms)
+        return total.astype(narrow)
 
 
 def mixes_of(
     groups: ObjectiveGroups,
     names: Sequence[str],
     paths: Sequence[str],
-    weights: Mapping[str, jax.Array],
+    weights: Mapping[str, jax.Array] | jax.Array,
     of_leaves: Mapping[str, jax.Array] | None = None,
 ) -> Mixes:
     """One mix for each group of parameters.
@@ -82,11 +91,15 @@ def mixes_of(
       groups: which objectives act on which parameters.
       names: of the objectives, in the order of the backward pass's inputs.
       paths: of the parameters, in their order.
-      weights: group -> [K_g], in the order of its objectives.
+      weights: group -> [K_g], in the order of its objectives. Or [K], in the order of
+        `names`, if an objective's weight is the same in every group: one mix for all.
       of_leaves: path -> [K_g] for parameters with weights of their own.
     """
     index = {name: k for k, name in enumerate(names)}
     own = of_leaves or {}
+    if not isinstance(weights, Mapping):
+        each = [-1 if groups.groups[groups.group_of(x)] else None for x in paths]
+        return Mixes(each, {-1: {k: weights[k] for k in range(len(names))}})
     found: dict[tuple[str, bool], int] = {}
     of: list[int | None] = []
     rows: dict[int, Mapping[int, jax.Array]] = {}

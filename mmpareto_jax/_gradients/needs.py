@@ -13,6 +13,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from jax.extend import core as jex
 
 from mmpareto_jax._gradients.linearity import is_linear
@@ -75,9 +76,10 @@ def needs(
     def want(v: Any, need: Need) -> None:
         fact = read(facts, v)
         if fact.where:
-            # With a constant added to it, a value is not linear in its cotangents.
-            affine = Need(apart=not fact.zero)
-            found[v] = found.get(v, NOTHING) | need | affine
+            # With a constant added to it, a value is not linear in its cotangents. And
+            # the range of float16 has no room for weights.
+            apart = not fact.zero or v.aval.dtype == jnp.float16
+            found[v] = found.get(v, NOTHING) | need | Need(apart=apart)
 
     for v, need in zip(jaxpr.outvars, outs, strict=True):
         want(v, need)
