@@ -1,6 +1,7 @@
 """Strict numerics for every test: no silent rank promotion, 8 CPU devices."""
 
 import importlib
+import os
 
 import jax
 import pytest
@@ -61,6 +62,17 @@ def _quickly_compiled():
         patch.setattr(compiler, "get_compile_options", quick)
         jax.config.update("jax_disable_most_optimizations", True)
         yield
+
+
+@pytest.fixture(scope="session")
+def quick_processes():
+    """The environment of others that are to compile as quickly."""
+    flags = [f"--{k}={str(x).lower()}" for k, x in known(QUICK).items()]
+    before = os.environ.get("XLA_FLAGS", "").split()
+    return {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": " ".join([*before, *flags]),
+    }
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -14,6 +14,7 @@ from mmpareto_jax.data.sources import (
     Problem,
     UnusableError,
     _engine,
+    _merge,
     open_prepared,
     prepare,
 )
@@ -111,7 +112,8 @@ def fatal(example):
 
 def test_a_clip_that_kills_its_decoder(tmp_path, monkeypatch):
     """Chunks are short here: of one with such a clip each has a process of its own."""
-    monkeypatch.setattr(_engine, "CHUNK", 4)
+    for module in (_engine, _merge):
+        monkeypatch.setattr(module, "CHUNK", 4)
     plan = plan_of(tmp_path / "raw", 12, decode=fatal)
     found = prepare(plan, tmp_path / "out", workers=2)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
