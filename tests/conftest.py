@@ -1,5 +1,8 @@
 """Strict numerics for every test: no silent rank promotion, 8 CPU devices."""
 
+import importlib
+import os
+
 import jax
 import pytest
 
@@ -9,6 +12,23 @@ collect_ignore_glob = ["benchmarks/*", "several_processes.py"]
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# What a program does is seen without optimisations, too, which are most of a test's
+# time. These are about texts, costs and last digits of programs.
+OPTIMISED = {
+    "tests.test_against_jax_grad",
+    "tests.test_combined_grads",
+    "tests.test_cost",
+    "tests.test_golden",
+    "tests.test_gramian",
+    "tests.test_min_norm",
+    "tests.test_sharding",
+}
+# Of XLA's CPU compiler, beside what JAX leaves out.
+QUICK = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+
 
 @pytest.fixture
 def x64():
@@ -17,13 +37,52 @@ def x64():
         yield
 
 
-@pytest.fixture(scope="module")
-def quickly_compiled():
-    """For tests of what small programs do, and not of how fast or to which digit."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
+def known(options):
+    """The options, if this version of XLA has them."""
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=options)(1)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quickly_compiled():
+    """All that is compiled: single operations, too, which no public option is for."""
+    compiler = importlib.import_module("jax._src.compiler")
+    get_compile_options, more = compiler.get_compile_options, known(QUICK).items()
+
+    def quick(*args, **kwargs):
+        found = get_compile_options(*args, **kwargs)
+        if jax.config.values["jax_disable_most_optimizations"]:
+            found.env_option_overrides = [*found.env_option_overrides, *more]
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", quick)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+
+
+@pytest.fixture(scope="session")
+def quick_processes():
+    """The environment of others that are to compile as quickly."""
+    flags = [f"--{k}={str(x).lower()}" for k, x in known(QUICK).items()]
+    before = os.environ.get("XLA_FLAGS", "").split()
+    return {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": " ".join([*before, *flags]),
+    }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _optimised(request):
+    if request.module.__name__ not in OPTIMISED:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(autouse=True, scope="module")

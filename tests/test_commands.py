@@ -20,12 +20,13 @@ SMALL = ("--train-examples", "32", "--batch-size", "16", "--width", "4")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def environment(tmp_path_factory):
+def environment(tmp_path_factory, quick_processes):
     """Of the commands' processes and their workers: warnings are errors there, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONWARNINGS", "error")
         # Most of the time of such short runs is compilation.
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        for name, value in quick_processes.items():
+            patch.setenv(name, value)
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
         if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
             cache = tmp_path_factory.mktemp("compiled")

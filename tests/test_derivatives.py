@@ -10,7 +10,7 @@ import mmpareto_jax as mmp
 from mmpareto_jax._gramians.linalg import psd_solve
 from mmpareto_jax._gramians.min_norm import min_norm
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_compiled")]
+pytestmark = pytest.mark.slow
 
 WITH = """config dualproj fairgrad imtl_g mgda mmpareto nash_mtl upgrad
     db_mtl famo geometric_mean gradvac metabalance modo pcgrad sdmgrad uniform"""

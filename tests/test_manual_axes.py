@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import mmpareto_jax as mmp
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_compiled")]
+pytestmark = pytest.mark.slow
 
 RULES = {
     "mmpareto": mmp.mmpareto,

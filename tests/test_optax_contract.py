@@ -21,8 +21,6 @@ from jax.sharding import PartitionSpec as P
 
 import mmpareto_jax as mmp
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 FACTORIES = {
     name: factory
     for name, factory in vars(mmp.weightings).items()
@@ -72,6 +70,10 @@ def rule(request):
 
 
 of_each_kind = pytest.mark.parametrize("rule", KINDS, indirect=True)
+# Where each costs seconds: of a Gramian, of losses, of gradients with random numbers.
+of_each_way = pytest.mark.parametrize(
+    "rule", ["official", "uncertainty", "graddrop"], indirect=True
+)
 
 
 def weighting(name):
@@ -171,15 +173,24 @@ def test_later_updates_are_not_compiled_again(rule):
     ("dtype", "wide"),
     [
         ("bfloat16", False),
-        ("float16", False),
-        ("float32", False),
-        ("bfloat16", True),
         ("float32", True),
         ("float64", True),
     ],
 )
 def test_types_are_kept(rule, dtype, wide):
     """Of every update and of the state: the second call sees what the first did."""
+    types_are_kept(rule, dtype, wide)
+
+
+@of_each_kind
+@pytest.mark.parametrize(
+    ("dtype", "wide"), [("float16", False), ("float32", False), ("bfloat16", True)]
+)
+def test_other_types_are_kept(rule, dtype, wide):
+    types_are_kept(rule, dtype, wide)
+
+
+def types_are_kept(rule, dtype, wide):
     tx = transformation(rule)
     with jax.enable_x64(wide):
         params = astype(PARAMS, dtype)
@@ -191,7 +202,9 @@ def test_types_are_kept(rule, dtype, wide):
         assert types(after) == types(state)
 
 
+@of_each_kind
 def test_each_leaf_keeps_its_type(rule, x64):
+    """Of a rule's own arrays, which are of one type, `test_types_are_kept` tells."""
     tx = transformation(rule)
     params = {
         "trunk": {
@@ -243,6 +256,7 @@ def test_tree_get_and_set(rule):
     """By the names of the diagnostics, and no name of ours is Adam's."""
     tx, adam = compiled(rule), optax.adam(0.1)
     state = (update(tx, tx.init(PARAMS))[1], adam.init(PARAMS))
+    state = jax.device_get(state)
     for name, value in mmp.diagnostics(state)["trunk"].items():
         equal(optax.tree.get(state, name), value)
         doubled = optax.tree.set(state, **{name: value * 2})
@@ -453,8 +467,9 @@ AFTER = {
 
 
 @of_each_kind
-@pytest.mark.parametrize("after", AFTER)
-@pytest.mark.parametrize("named", [False, True], ids=["chain", "named_chain"])
+@pytest.mark.parametrize(
+    ("after", "named"), [*((after, False) for after in AFTER), ("chain", True)]
+)
 def test_in_a_chain_each_does_its_own(rule, after, named):
     tx, rest = compiled(rule), AFTER[after]
     parts = (("rule", tx), ("rest", rest))
@@ -644,15 +659,30 @@ def test_sharded_steps_are_traced_on_an_auto_mesh(rule):
 
 @pytest.mark.slow
 @of_each_kind
-@pytest.mark.parametrize("kind", ["auto", "mixed"])
-def test_sharded_steps_on_other_meshes(rule, kind):
-    sharded_steps_equal_one_device(rule, kind)
+def test_sharded_steps_on_a_mixed_mesh(rule):
+    sharded_steps_equal_one_device(rule, "mixed")
+
+
+@pytest.mark.slow
+@of_each_way
+def test_sharded_steps_on_an_auto_mesh(rule):
+    sharded_steps_equal_one_device(rule, "auto")
 
 
 @pytest.mark.slow
 @of_each_kind
-@pytest.mark.parametrize("set_mesh", [True, False], ids=["set_mesh", "no set_mesh"])
-def test_eager_on_a_mesh(rule, set_mesh):
+def test_eager_on_a_mesh(rule):
+    """Operation by operation, where nothing but its arguments says what the mesh is."""
+    eager_on_a_mesh(rule, set_mesh=False)
+
+
+@pytest.mark.slow
+@of_each_way
+def test_eager_on_a_mesh_that_is_set(rule):
+    eager_on_a_mesh(rule, set_mesh=True)
+
+
+def eager_on_a_mesh(rule, set_mesh):
     expected = update(compiled(rule), compiled(rule).init(PARAMS))
     mesh, put = placed("explicit")
     tx = transformation(rule)
@@ -665,7 +695,7 @@ def test_eager_on_a_mesh(rule, set_mesh):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [x for x in FACTORIES if x not in KINDS])
 def test_a_rule_alone_is_eager_on_a_mesh(name):
-    """Operation by operation, where nothing but its arguments says what the mesh is."""
+    """As the kinds are above, which are more than the rule."""
     rule, num = weighting(name), len(OBJECTIVES)
     losses = jnp.stack(list(losses_at().values()))
     if isinstance(rule, mmp.LossWeighting):
@@ -710,9 +740,17 @@ def shards_on(kind):
     return jax.device_put(shards(), NamedSharding(mesh, P("data")))
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
-def test_types_inside_shard_map(rule, kind):
+def test_types_inside_shard_map(rule):
     """What JAX demands of loops and conds there; they do not vary over devices."""
+    types_inside_shard_map(rule, AxisType.Explicit)
+
+
+@of_each_kind
+def test_types_inside_shard_map_of_an_auto_mesh(rule):
+    types_inside_shard_map(rule, AxisType.Auto)
+
+
+def types_inside_shard_map(rule, kind):
     tx = transformation(rule)
     updates, state = jax.eval_shape(averaged(tx, kind), shards_on(kind))
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, PARAMS)

@@ -14,8 +14,6 @@ from mmpareto_jax._gradients import backward
 from mmpareto_jax._gradients.groups import named_leaves
 from mmpareto_jax.models import ResNet18
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 PULLBACKS = ["unroll", "vmap"]
 
 

@@ -152,7 +152,7 @@ def test_probes_do_not_train_the_encoders(interaction, encoders):
         merged = nnx.merge(graphdef, params, rest, copy=True)
         return merged(AUDIO, VISUAL, detach_unimodal=True)["audio"].sum()
 
-    grads = nnx.to_pure_dict(jax.grad(loss)(params))
+    grads = nnx.to_pure_dict(jax.jit(jax.grad(loss))(params))
     assert np.any(grads.pop("audio_head")["kernel"])
     assert not any(np.any(x) for x in jax.tree.leaves(grads))
 
@@ -191,12 +191,14 @@ def test_mmtm_cuts_a_modality_off():
     model = classifier(MMTM)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
+    @jax.jit
     def run(visual, care, rest):
         merged = nnx.merge(graphdef, params, rest, copy=True)
         merged.interaction.care[...] = jnp.asarray(care)
         logits = merged(AUDIO, visual)
         return logits, nnx.state(merged, nnx.Not(nnx.Param))
 
+    @jax.jit
     def slope(care, rest):
         return jax.grad(lambda v: run(v, care, rest)[0]["audio"].sum())(VISUAL)
 

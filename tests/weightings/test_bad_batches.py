@@ -11,8 +11,6 @@ import pytest
 
 import mmpareto_jax as mmp
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
 W = mmp.weightings
 SGD = optax.sgd(0.1)
 RULES = {

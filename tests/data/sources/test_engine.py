@@ -13,6 +13,8 @@ from mmpareto_jax.data.sources import (
     Plan,
     Problem,
     UnusableError,
+    _engine,
+    _merge,
     open_prepared,
     prepare,
 )
@@ -103,18 +105,21 @@ def test_processes_change_nothing(tmp_path):
 
 def fatal(example):
     """Kills its process for two of the examples, as broken native code does."""
-    if example.id in ("e5", "e70"):
+    if example.id in ("e5", "e10"):
         os._exit(1)
     return decode(example)
 
 
-def test_a_clip_that_kills_its_decoder(tmp_path):
-    plan = plan_of(tmp_path / "raw", decode=fatal)
+def test_a_clip_that_kills_its_decoder(tmp_path, monkeypatch):
+    """Chunks are short here: of one with such a clip each has a process of its own."""
+    for module in (_engine, _merge):
+        monkeypatch.setattr(module, "CHUNK", 4)
+    plan = plan_of(tmp_path / "raw", 12, decode=fatal)
     found = prepare(plan, tmp_path / "out", workers=2)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     reasons = {x["id"]: x["reason"] for x in report["problems"]}
-    assert reasons == {"e5": "its decoder died", "e70": "its decoder died"}
-    assert sum(len(x) for x in found.ids.values()) == 98
+    assert reasons == {"e5": "its decoder died", "e10": "its decoder died"}
+    assert sum(len(x) for x in found.ids.values()) == 10
 
 
 def test_another_plan_is_refused(tmp_path):
