@@ -52,10 +52,8 @@ def test_there_are_notebooks():
 
 @pytest.mark.slow
 @each_notebook
-def test_runs(path, tmp_path, monkeypatch, quick_processes):
+def test_runs(path, tmp_path, monkeypatch):
     """In an empty directory, without an error or a word on stderr."""
-    for name, value in quick_processes.items():
-        monkeypatch.setenv(name, value)
     search = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(search))
     notebook = read(path)
