@@ -18,6 +18,7 @@ OPTIMISED = {
     "tests.test_against_jax_grad",
     "tests.test_combined_grads",
     "tests.test_cost",
+    "tests.test_feature_level",
     "tests.test_golden",
     "tests.test_gramian",
     "tests.test_min_norm",
