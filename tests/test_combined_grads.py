@@ -331,6 +331,23 @@ def test_nothing_of_a_nan_is_hidden():
     assert all(np.isnan(x).all() for x in jax.tree.leaves(grads))
 
 
+def test_the_weight_of_one_loss_is_nan():
+    """What does not depend on this loss is as it was."""
+    losses_fn, params, args = heads(2)
+
+    def weights(losses, state):
+        return jnp.array([2.0, jnp.nan]), state
+
+    combination = functools.partial(
+        mmp.aggregate, mmp.LossWeighting(lambda _: (), weights), diagnostics=False
+    )
+    step = mmp.combined_grads(losses_fn, combination)
+    (_, grads), _ = step.value_and_grads(step.init(params, *args), params, *args)
+    close(grads, chain(losses_fn, combination, params, args)[1], 1e-5)
+    assert np.isfinite(grads["heads"][0]).all()
+    assert np.isnan(grads["heads"][1]).all()
+
+
 def test_a_parameter_that_no_loss_reaches_gets_zero():
     """Whatever the backward pass makes of it."""
 

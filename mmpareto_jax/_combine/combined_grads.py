@@ -178,9 +178,14 @@ class _Step(NamedTuple):
         given: Any = known.groups
         if everywhere is not None:
             order = jnp.array([self.groups.objectives.index(x) for x in names])
-            given, size = everywhere[order] / _size(everywhere), _size(everywhere)
-            reached = [x for x, own in zip(paths, self.rows, strict=True) if own]
-            known.scales.update(dict.fromkeys(reached, (jnp.ones_like(size), size)))
+            given = everywhere[order]
+            size = _size(jnp.where(jnp.isfinite(given), given, 0))
+            for path, rows in zip(paths, self.rows, strict=True):
+                if rows:
+                    finite = jnp.isfinite(given[jnp.array(rows)]).all()
+                    own = jnp.where(finite, size, jnp.nan)
+                    known.scales[path] = jnp.ones_like(size), own
+            given = given / size
         mixes = mixes_of(self.groups, names, paths, given, known.leaves)
         again = rule.reads_gramians
         sums = self.pulled.mixed(self.pullback, mixes, again=again)
