@@ -9,7 +9,25 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
+
+
+def imported(name: str, room: str) -> ModuleType:
+    """The module of that name.
+
+    Raises:
+      ImportError: it needs what is not installed; says how `room` gets it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if missing.partition(".")[0] == name.partition(".")[0]:
+            raise
+        raise ImportError(
+            f"{room} needs {missing}: pip install 'mmpareto-jax[train]'"
+        ) from None
 
 
 def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -30,7 +48,7 @@ def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
     module = sys.modules[package]
 
     def load() -> dict[str, Any]:
-        public = vars(importlib.import_module(f"{package}._public"))
+        public = vars(imported(f"{package}._public", package))
         names = {name: x for name, x in public.items() if not name.startswith("_")}
         for name, x in names.items():
             vars(module).setdefault(name, x)  # what a test has put there stays
@@ -45,16 +63,8 @@ def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
             # `from package import room` asks here first, and the list may need the
             # module that asks.
             if name.isidentifier() and importlib.util.find_spec(f"{package}.{name}"):
-                try:
-                    return importlib.import_module(f"{package}.{name}")
-                except ModuleNotFoundError as error:
-                    missing = error.name or package
-                    if missing.partition(".")[0] == package.partition(".")[0]:
-                        raise
-                    raise ImportError(
-                        f"{package}.{name} needs {missing}: "
-                        "pip install 'mmpareto-jax[train]'"
-                    ) from None
+                room = f"{package}.{name}"
+                return imported(room, room)
             if name in (names := load()):
                 return names[name]
         message = f"module {package!r} has no attribute {name!r}"

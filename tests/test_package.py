@@ -129,12 +129,15 @@ def test_a_room_without_its_extra_says_what_to_install():
 import sys
 sys.modules["flax"] = None
 import mmpareto_jax as mmp
-try:
-    mmp.models
-except ImportError as error:
-    assert "models needs flax: pip install 'mmpareto-jax[train]'" in str(error), error
-else:
-    raise SystemExit("no error")
+uses = {"models": lambda: mmp.models, "training": lambda: mmp.training.train}
+for room, use in uses.items():
+    try:
+        use()
+    except ImportError as error:
+        wanted = f"{room} needs flax: pip install 'mmpareto-jax[train]'"
+        assert wanted in str(error), error
+    else:
+        raise SystemExit("no error")
 """
     assert "mmpareto_jax" in loaded(code)
 

@@ -1,4 +1,8 @@
-"""Reference models in Flax NNX: encoders, fusions, multimodal classifiers."""
+"""Reference models in Flax NNX: encoders, fusions, multimodal classifiers.
+
+Sizes and random keys come in, modules go out, which map arrays to logits and features;
+they know no loss, no data and no rule. It imports flax and jax, and no other room.
+"""
 
 from mmpareto_jax.models._audio_visual import AVClassifier as AVClassifier
 from mmpareto_jax.models._bottleneck import BottleneckTokens as BottleneckTokens

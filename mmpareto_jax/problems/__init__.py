@@ -1,5 +1,7 @@
 """Small problems whose Pareto front is known, and what methods do on them.
 
+Functions of a few parameters and names of rules come in; trajectories, measures and
+pictures go out. It may import the core, which stands below it.
 jax and optax are enough, but ``draw_trajectories`` needs matplotlib when it is called.
 """
 

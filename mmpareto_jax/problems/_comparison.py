@@ -116,7 +116,7 @@ def compare_trajectories(
       The trajectories and a row per method and start.
 
     Raises:
-      ValueError: no method, or an unknown one.
+      ValueError: no method, an unknown one, or one twice, however it is spelled.
 
     Example:
       >>> from mmpareto_jax import problems
@@ -128,6 +128,11 @@ def compare_trajectories(
       True
     """
     if not isinstance(methods, Mapping):
+        spelled = [name.replace("_", "-") for name in methods]
+        if len(set(spelled)) < len(spelled):
+            raise ValueError(
+                f"compare_trajectories: methods must differ, got {', '.join(methods)}."
+            )
         methods = {name: combination_of(name, problem.objectives) for name in methods}
     if not methods:
         raise ValueError("compare_trajectories: methods must name one, got none.")

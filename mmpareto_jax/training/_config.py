@@ -53,7 +53,8 @@ class Config(
 
     One flat bag of the options of every task and method, each with a default and with
     the name of its flag: ``mmpareto train --help`` says what they are, under whom they
-    belong to. What belongs to another task or method is not looked at.
+    belong to. An option of another task or method is checked like any other, and has
+    no effect.
 
     Args:
       task: what to learn; the only argument that has a place.

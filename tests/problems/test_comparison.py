@@ -154,6 +154,11 @@ def test_no_balance_where_the_front_is_a_point():
     assert row.distance < 1e-9
 
 
+def test_a_method_of_two_spellings_is_one():
+    with pytest.raises(ValueError, match="methods must differ, got nash_mtl, nash-mtl"):
+        problems.compare_trajectories(problems.toy(), ("nash_mtl", "nash-mtl"), steps=1)
+
+
 def test_no_method_is_refused():
     with pytest.raises(ValueError, match="methods must name one, got none"):
         problems.compare_trajectories(PROBLEMS["element-wise"], [])

@@ -1,4 +1,9 @@
-"""Published raw files in, one compact memory-mapped form out."""
+"""Published raw files in, one compact memory-mapped form out.
+
+A data set's name and a directory come in, a directory of npy files and an index go out,
+and are opened again. It may import decoders (av, soundfile, pillow), numpy, and
+``_published``.
+"""
 
 from mmpareto_jax.data.sources._by_name import NAMES as NAMES
 from mmpareto_jax.data.sources._by_name import options_of as options_of

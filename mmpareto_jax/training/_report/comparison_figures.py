@@ -22,7 +22,7 @@ def draw_comparison(
     rows: Sequence[Row],
     records: Sequence[Record],
     measures: Sequence[Measure],
-    directory: Path,
+    directory: str | Path,
 ) -> list[Path]:
     """Draws test scores, cosines, gradient norms, magnitude factors and sharpness.
 
@@ -30,7 +30,7 @@ def draw_comparison(
       rows: of ``summarize``, at least one.
       records: of all runs, as ``compare`` returned them.
       measures: of the task, the main one first.
-      directory: where the PNG files go, a ``Path``; created if it does not exist.
+      directory: where the PNG files go; created if it does not exist.
 
     Returns:
       The files: ``scores.png``, ``cosines.png``, ``norms.png``, ``magnitude.png`` and
@@ -40,6 +40,7 @@ def draw_comparison(
       KeyError: a row lacks a measure.
       OSError: a file cannot be written.
     """
+    directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in comparison_figures(rows, records, measures).items():

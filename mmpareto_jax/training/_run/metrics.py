@@ -44,13 +44,13 @@ class Metrics:
         self._board.close()
 
 
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     r"""The records of a run, in order.
 
     A last line that was cut off (a killed process) is left out.
 
     Args:
-      workdir: the run's directory, a ``Path``; one without ``metrics.jsonl`` has no
+      workdir: the run's directory; one without ``metrics.jsonl`` has no
         records.
 
     Returns:
@@ -68,7 +68,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
       ...     read_metrics(path)
       [{'step': 1, 'split': 'train'}]
     """
-    path = workdir / "metrics.jsonl"
+    path = Path(workdir) / "metrics.jsonl"
     if not path.exists():
         return []
     records = []
