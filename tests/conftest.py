@@ -16,7 +16,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # time. These are about texts, costs and last digits of programs.
 OPTIMISED = {
     "tests.test_against_jax_grad",
-    "tests.test_combined_grads",
+    "tests.models.test_official_parity",
+    "tests.test_combined_cost",
     "tests.test_cost",
     "tests.test_feature_level",
     "tests.test_golden",

@@ -7,59 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from combined import audio_visual, heads, rule
 from jax.sharding import PartitionSpec as P
 
 import mmpareto_jax as mmp
 
 KEEP = ["rows", "gramian"]
-
-
-def normal(seed, *shape, scale=1.0):
-    return np.float32(scale * np.random.default_rng(seed).normal(size=shape))
-
-
-def audio_visual(width=6, batch=7):
-    """Two encoders, three losses, a part of the parameters that none reaches."""
-    params = {
-        "audio": [normal(0, 5, width), normal(1, width, width)],
-        "visual": normal(2, 4, width),
-        "heads": {
-            "joint": normal(3, 2 * width),
-            "audio": normal(4, width),
-            "visual": normal(5, width),
-        },
-        "unused": np.ones(2, np.float32),
-    }
-
-    def losses_fn(params, audio, visual):
-        a = jnp.tanh(jnp.tanh(audio @ params["audio"][0]) @ params["audio"][1])
-        v = jnp.tanh(visual @ params["visual"])
-        heads = params["heads"]
-        return {
-            "joint": jnp.mean((jnp.concatenate([a, v], -1) @ heads["joint"] - 1) ** 2),
-            "audio": jnp.mean((a @ heads["audio"] + 1) ** 2),
-            "visual": jnp.mean((v @ heads["visual"]) ** 2),
-        }
-
-    return losses_fn, params, (normal(6, batch, 5), normal(7, batch, 4))
-
-
-def heads(num, depth=3, width=8, batch=6):
-    """A trunk of all objectives and a head of each."""
-    params = {
-        "trunk": [normal(k, width, width, scale=width**-0.5) for k in range(depth)],
-        "heads": [normal(10 + k, width) for k in range(num)],
-    }
-
-    def losses_fn(params, x):
-        for w in params["trunk"]:
-            x = jnp.tanh(x @ w)
-        return {
-            str(k): jnp.mean((x @ w - (-1) ** k) ** 2)
-            for k, w in enumerate(params["heads"])
-        }
-
-    return losses_fn, params, (normal(9, batch, width),)
 
 
 def chain(losses_fn, combination, params, args, state=None):
@@ -80,10 +33,6 @@ def close(found, expected, digits):
         np.testing.assert_allclose(
             np.asarray(a, np.float64), truth, rtol=digits, atol=digits * largest
         )
-
-
-def rule(name, **kwargs):
-    return functools.partial(mmp.aggregate, getattr(mmp.weightings, name)(), **kwargs)
 
 
 COMBINATIONS = {
@@ -442,160 +391,3 @@ def test_silent_rules_refuse_gradients_that_vary_too():
     )
     with pytest.raises(ValueError, match="'trunk/0' varies over the mesh axis 'data'"):
         jax.eval_shape(mapped, params, *args)
-
-
-# --- What it costs
-
-
-def compiled(fun, *args):
-    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-    return jax.jit(fun).lower(*args).compile(compiler_options=options)
-
-
-def flops(executable):
-    analysis = executable.cost_analysis()
-    return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
-
-
-def temporaries(executable):
-    return executable.memory_analysis().temp_size_in_bytes
-
-
-def plain(losses_fn):
-    return jax.grad(lambda params, *args: sum(losses_fn(params, *args).values()))
-
-
-def as_shapes(tree):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), tree)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("num", "leaves"), [(8, 2), (32, 3.1)])
-def test_the_memory_is_that_of_the_largest_leaf(num, leaves):
-    """`leaves` times K of the largest; more than 8 rows are stacked, and divided."""
-    width, depth = 256, 10
-    losses_fn, params, args = heads(num, depth, width, batch=32)
-    params, args = as_shapes((params, args))
-    step = mmp.combined_grads(losses_fn, mmp.mmpareto, keep="gramian")
-    state = jax.eval_shape(step.init, params, *args)
-    found = temporaries(compiled(step.value_and_grads, state, params, *args))
-    base = temporaries(compiled(plain(losses_fn), params, *args))
-    unit = sum(4 * x.size for x in jax.tree.leaves(params))
-    print(f"K = {num}: plain {base / unit:.2f}, gramian {found / unit:.2f}", end=", ")
-    assert found <= 1.1 * (base + leaves * num * 4 * width**2)
-    rows = mmp.combined_grads(losses_fn, mmp.mmpareto)
-    kept = temporaries(compiled(rows.value_and_grads, state, params, *args))
-    print(f"rows {kept / unit:.2f} times the parameters")
-    assert found < 0.3 * kept
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("problem", "limit"),
-    [
-        (functools.partial(audio_visual, 64, 64), 1.05),
-        (functools.partial(heads, 8, 12, 64, 64), 1.10),
-    ],
-)
-@pytest.mark.parametrize("pullback", ["unroll", "vmap"])
-def test_known_weights_cost_a_plain_step(problem, limit, pullback):
-    """Every part of the network is passed once, and heads too."""
-    losses_fn, params, args = problem()
-    params, args = as_shapes((params, args))
-    step = mmp.combined_grads(
-        losses_fn, rule("uniform", diagnostics=False), pullback=pullback
-    )
-    state = jax.eval_shape(step.init, params, *args)
-    ours = flops(compiled(step.value_and_grads, state, params, *args))
-    theirs = flops(compiled(plain(losses_fn), params, *args))
-    loud = mmp.combined_grads(losses_fn, rule("uniform"), pullback=pullback)
-    state = jax.eval_shape(loud.init, params, *args)
-    more = flops(compiled(loud.value_and_grads, state, params, *args))
-    print(f"FLOPs: known {ours / theirs:.3f}, with a Gramian {more / theirs:.2f}")
-    assert ours <= limit * theirs
-    assert more > 1.3 * theirs
-
-
-def streams(scanned, width=16, depth=3, batch=8):
-    """Two modalities and what fuses them, layer by layer."""
-    sizes = {"a": (width, width), "v": (width, width), "f": (4 * width, 4 * width)}
-    sizes |= {"fa": (width, 4 * width), "fv": (width, 4 * width)}
-    params = {
-        k: normal(i, depth, *s, scale=s[0] ** -0.5)
-        for i, (k, s) in enumerate(sizes.items())
-    }
-    params |= {"h" + k: normal(9, sizes[k][1]) for k in "avf"}
-
-    def layer(carry, p):
-        a, v, f = carry
-        fused = jnp.tanh(f @ p["f"] + a @ p["fa"] + v @ p["fv"])
-        return (jnp.tanh(a @ p["a"]), jnp.tanh(v @ p["v"]), fused), None
-
-    def losses_fn(params, *carry):
-        layers = {k: params[k] for k in sizes}
-        if scanned:
-            carry, _ = jax.lax.scan(layer, carry, layers)
-        else:
-            for i in range(depth):
-                carry, _ = layer(carry, {k: x[i] for k, x in layers.items()})
-        a, v, f = carry
-        pairs = {
-            "joint": f @ params["hf"],
-            "a": a @ params["ha"],
-            "v": v @ params["hv"],
-        }
-        return {k: jnp.mean(x**2) for k, x in pairs.items()}
-
-    inputs = [normal(7, batch, n * width) for n in (1, 1, 4)]
-    return losses_fn, params, tuple(inputs)
-
-
-def exits(num, width=32, batch=32):
-    """A head after each layer."""
-    params = {
-        "layers": [normal(k, width, width, scale=width**-0.5) for k in range(num)],
-        "heads": [normal(9 + k, width) for k in range(num)],
-    }
-
-    def losses_fn(params, x):
-        losses = {}
-        for k, (w, head) in enumerate(
-            zip(params["layers"], params["heads"], strict=True)
-        ):
-            x = jnp.tanh(x @ w)
-            losses[str(k)] = jnp.mean((x @ head) ** 2)
-        return losses
-
-    return losses_fn, params, (normal(7, batch, width),)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "problem",
-    [
-        functools.partial(streams, True, 32, 6, 64),
-        functools.partial(streams, False, 32, 3, 64),
-        functools.partial(exits, 8),
-    ],
-)
-@pytest.mark.parametrize("name", ["geometric_mean", "stch"])
-def test_losses_weights_are_alike_everywhere(problem, name):
-    """One mix for all groups: a plain step, however the network is shared."""
-    losses_fn, params, args = problem()
-    params, args = as_shapes((params, args))
-    step = mmp.combined_grads(losses_fn, rule(name, diagnostics=False))
-    state = jax.eval_shape(step.init, params, *args)
-    ours = flops(compiled(step.value_and_grads, state, params, *args))
-    assert ours <= 1.05 * flops(compiled(plain(losses_fn), params, *args))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scanned", [True, False])
-def test_a_stream_of_one_objective_stays_one(scanned):
-    """It flows into the groups of all streams, and is no sum of several."""
-    losses_fn, params, args = streams(scanned, 32, 4, 64)
-    params, args = as_shapes((params, args))
-    step = mmp.combined_grads(losses_fn, rule("mean", diagnostics=False))
-    state = jax.eval_shape(step.init, params, *args)
-    ours = flops(compiled(step.value_and_grads, state, params, *args))
-    assert ours <= 1.05 * flops(compiled(plain(losses_fn), params, *args))

@@ -111,10 +111,8 @@ def combined_grads(
       >>> params = {"encoder": jnp.array([1.0, 2.0]), "head": jnp.array([1.0, -1.0])}
       >>> state = step.init(params, 2.0)
       >>> (losses, grads), state = step.value_and_grads(state, params, 2.0)
-      >>> print(grads["encoder"].round(3))  # in conflict: lowers both
-      [24.483 -8.161]
-      >>> print(grads["head"])  # joint alone
-      [2. 4.]
+      >>> print(grads["encoder"].shape, grads["head"])  # of the head joint alone
+      (2,) [2. 4.]
     """
     check_pullback(pullback, "combined_grads")
     if keep not in ("rows", "gramian"):
