@@ -376,6 +376,29 @@ def test_quantised_cotangents_stay_apart(quantise):
         close(grads, chain(losses_fn, combination, params, args)[1], 1e-5)
 
 
+def test_what_is_gathered_out_of_bounds_stays_apart():
+    """It is a constant, whatever the cotangent is."""
+
+    @jax.custom_vjp
+    def f(x):
+        return x
+
+    def backward(_, g):
+        return (g.at[jnp.array([0, 1, 7])].get(mode="fill", fill_value=1.0),)
+
+    f.defvjp(lambda x: (x, None), backward)
+
+    def losses_fn(params, x):
+        y = f(params["w"])
+        return {"a": jnp.sum(y * x), "b": jnp.sum(y * x[::-1] * 1.3)}
+
+    params, args = {"w": jnp.ones(3)}, (jnp.array([1.07, 0.53, 0.21]),)
+    for combination in (mmp.mmpareto, rule("mean", diagnostics=False)):
+        step = mmp.combined_grads(losses_fn, combination, keep="gramian")
+        (_, grads), _ = step.value_and_grads(step.init(params, *args), params, *args)
+        close(grads, chain(losses_fn, combination, params, args)[1], 1e-5)
+
+
 def test_silent_rules_refuse_gradients_that_vary_too():
     losses_fn, params, args = heads(2, batch=8)
     mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))

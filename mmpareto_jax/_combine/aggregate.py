@@ -9,21 +9,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmpareto_jax._combine.checks import check_axes, check_leaves
 from mmpareto_jax._combine.extras import Extras
-from mmpareto_jax._combine.kinds import Group, OfLeaf, Weights, kind_of
+from mmpareto_jax._combine.kinds import Group, OfLeaf, Weighs, Weights, kind_of
 from mmpareto_jax._combine.state import AggregateState, nothing_seen, seen
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import (
     ObjectiveGroups,
     Objectives,
-    PyTree,
     as_groups,
     named_leaves,
 )
 from mmpareto_jax._gradients.manual import vary, varying_axes
 from mmpareto_jax._gramians.gramian import (
     Gramians,
-    check_stacked,
     combine,
     group_gramians,
     in_one_scale,
@@ -122,16 +121,14 @@ class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     Attributes:
       weigh: ``weigh(gramians, state, losses=...) -> (weights, everywhere, state)``, of
         each group from its Gramians; and [K] of all objectives, if an objective's
-        weight is the same in every group.
-      has_weights: whether the rule has any.
+        weight is the same in every group. None for a rule without weights.
       groups: which objectives act on which parameters.
       reads_gramians: whether it, or the diagnostics, look at what is in them.
       axis_names: over which Gramians are summed.
       check: ``check(path, rows)`` raises if they vary over others.
     """
 
-    weigh: Weigh
-    has_weights: bool
+    weigh: Weigh | None
     groups: ObjectiveGroups
     reads_gramians: bool
     axis_names: tuple[str, ...]
@@ -158,19 +155,19 @@ def transformation(
     """
     groups = as_groups(objectives, "aggregate")
     kind = kind_of(weighting, of_leaf)
-    read = diagnostics or kind.reads_gramians
+    read, weighs = diagnostics or kind.reads_gramians, isinstance(kind, Weighs)
     axis_names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
 
     def check(path: str, leaf: jax.Array) -> None:
         if axis_name is None or axis_names:
-            _check_axes(path, leaf, axis_names)
+            check_axes(path, leaf, axis_names)
 
     def init(params: optax.Params) -> AggregateState:
         sizes, zeros = {}, {}
         for name, leaves in _by_group(groups, named_leaves(params)).items():
             num, own = len(groups.groups[name]), leaves.values()
             sizes[name] = [jax.ShapeDtypeStruct((num, *x.shape), x.dtype) for x in own]
-            zeros[name] = nothing_seen(num, wide(*own), has_weights=kind.has_weights)
+            zeros[name] = nothing_seen(num, wide(*own), has_weights=weighs)
         rule_state = kind.init(len(groups.objectives), sizes)
         state = AggregateState(rule_state, zeros if diagnostics else None)
         # Of parameters that differ between devices the state does, too.
@@ -185,7 +182,7 @@ def transformation(
     ) -> tuple[optax.Updates, AggregateState]:
         leaves = named_leaves(updates)
         by_group = _by_group(groups, leaves)
-        _check(groups, leaves, params)
+        check_leaves(groups, leaves, params)
         for path, leaf in (x for own in by_group.values() for x in own.items()):
             check(path, leaf)
         stacks = [list(own.values()) for own in by_group.values()]
@@ -218,6 +215,7 @@ def transformation(
     def weigh(
         gramians: Mapping[str, Gramians], state: AggregateState, **extra_args: Any
     ) -> tuple[dict[str, Weights], jax.Array | None, AggregateState]:
+        assert isinstance(kind, Weighs)
         extras = Extras(groups, extra_args)
         shared, rule_state = kind.begin(extras, state.weighting)
         weights: dict[str, Weights] = {}
@@ -232,7 +230,7 @@ def transformation(
         return weights, kind.everywhere(shared), after
 
     found = Aggregation(init, update)
-    found.weigh, found.has_weights = weigh, kind.has_weights
+    found.weigh = weigh if weighs else None
     found.reads_gramians, found.groups = read, groups
     found.axis_names, found.check = axis_names, check
     return found
@@ -262,36 +260,3 @@ def _by_group(
         if len(groups.groups[name]) > 1:
             found.setdefault(name, {})[path] = leaf
     return found
-
-
-def _check_axes(path: str, leaf: jax.Array, axis_names: tuple[str, ...]) -> None:
-    unknown = sorted(varying_axes(leaf) - frozenset(axis_names))
-    if unknown:
-        raise ValueError(
-            f"aggregate: leaf {path!r} varies over the mesh axis {unknown[0]!r}: "
-            "inner products would be those of this device's part alone. Reduce the "
-            "gradients first (jax.lax.pmean). Or, if they are sharded over it, "
-            f"pass axis_name={unknown[0]!r}; or axis_name=() if every device "
-            "trains a model of its own."
-        )
-
-
-def _check(
-    groups: ObjectiveGroups, leaves: list[tuple[str, Any]], params: PyTree | None
-) -> None:
-    own = {} if params is None else {p: x.shape for p, x in named_leaves(params)}
-    for path, leaf in leaves:
-        num = len(groups.groups[groups.group_of(path)])
-        shape = jnp.shape(leaf)
-        if own.get(path) == shape:
-            raise ValueError(
-                f"aggregate: leaf {path!r} has its parameter's own shape {shape}: "
-                f"these gradients are not stacked. Expected {(num, *shape)}, a row per "
-                "objective, as value_and_objective_grads gives them."
-            )
-        check_stacked("aggregate", path, leaf, num)
-        if path in own and shape[1:] != own[path]:
-            raise ValueError(
-                f"aggregate: leaf {path!r} has shape {shape}, but its parameter has "
-                f"{own[path]}: expected {(num, *own[path])}."
-            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,6 @@ class Applied(NamedTuple):
 class Kind(Protocol):
     """A rule of any kind. Of a state it keeps nothing of a step that is not finite."""
 
-    has_weights: bool
     # Whether it looks at what is in the Gramians, which else need not be there.
     reads_gramians: bool
 
@@ -75,11 +74,6 @@ class Kind(Protocol):
     def begin(self, extras: Extras, state: State) -> tuple[State, State]:
         """What the groups of one step share, and the state that they change."""
 
-    def weigh(
-        self, group: Group, extras: Extras, shared: State, state: State
-    ) -> tuple[Weights, State]:
-        """The weights of one group, of a rule that has any; no leaves are needed."""
-
     def apply(
         self, group: Group, extras: Extras, shared: State, state: State
     ) -> tuple[Applied, State]:
@@ -88,8 +82,30 @@ class Kind(Protocol):
     def alone(self, group: str, extras: Extras, shared: State) -> jax.Array | None:
         """[1], the weight of a single objective; None where that passes unchanged."""
 
+
+@runtime_checkable
+class Weighs(Kind, Protocol):
+    """A rule that finds weights, for which it needs no rows."""
+
+    def weigh(
+        self, group: Group, extras: Extras, shared: State, state: State
+    ) -> tuple[Weights, State]:
+        """The weights of one group; its leaves are not looked at."""
+
     def everywhere(self, shared: State) -> jax.Array | None:
         """[K] of all objectives, if weights are the same in every group."""
+
+    def apply(
+        self, group: Group, extras: Extras, shared: State, state: State
+    ) -> tuple[Applied, State]:
+        """Combines the gradients of one group by its weights."""
+        weights, state = self.weigh(group, extras, shared, state)
+        leaves, rows = group.leaves.values(), group.gramians.rows
+        each = weights.leaves or [weights.group] * len(leaves)
+        pairs = zip(each, leaves, strict=True)
+        return Applied(
+            [combine(own, leaf, rows) for own, leaf in pairs], weights
+        ), state
 
 
 def kind_of(
@@ -114,15 +130,9 @@ class _PerGroup:
         del group, extras, shared
         return None
 
-    def everywhere(self, shared: State) -> jax.Array | None:
-        del shared
-        return None
 
-
-class _OfGramian(_PerGroup):
+class _OfGramian(_PerGroup, Weighs):
     """Weights from the Gramian."""
-
-    has_weights = True
 
     def __init__(self, rule: Weighting, of_leaf: OfLeaf | None):
         self.rule, self.of_leaf = rule, of_leaf
@@ -150,17 +160,14 @@ class _OfGramian(_PerGroup):
         after = kept(_finite(g, more), after, state[name])
         return Weights(weights, each), {**state, name: after}
 
-    def apply(
-        self, group: Group, extras: Extras, shared: State, state: State
-    ) -> tuple[Applied, State]:
-        weights, state = self.weigh(group, extras, shared, state)
-        return _weighted(group, weights), state
+    def everywhere(self, shared: State) -> jax.Array | None:
+        del shared
+        return None
 
 
 class _OfLeaves(_PerGroup):
     """Another formula, of the stacked gradients themselves."""
 
-    has_weights = False
     reads_gramians = True  # whether they are finite
 
     def __init__(self, rule: Aggregator):
@@ -171,11 +178,6 @@ class _OfLeaves(_PerGroup):
     ) -> State:
         del num
         return {name: self.rule.init(x) for name, x in sizes.items()}
-
-    def weigh(
-        self, group: Group, extras: Extras, shared: State, state: State
-    ) -> tuple[Weights, State]:
-        raise NotImplementedError("a rule of the rows has no weights")
 
     def apply(
         self, group: Group, extras: Extras, shared: State, state: State
@@ -188,10 +190,9 @@ class _OfLeaves(_PerGroup):
         return Applied(combined, None), {**state, name: after}
 
 
-class _OfLosses:
+class _OfLosses(Weighs):
     """Weights of all objectives at once, from their losses; also of single ones."""
 
-    has_weights = True
     reads_gramians = False
 
     def __init__(self, rule: LossWeighting):
@@ -215,12 +216,6 @@ class _OfLosses:
         weights = shared[extras.rows(group.name)].astype(g.total.dtype) * g.rows
         return Weights(weights), state
 
-    def apply(
-        self, group: Group, extras: Extras, shared: State, state: State
-    ) -> tuple[Applied, State]:
-        weights, state = self.weigh(group, extras, shared, state)
-        return _weighted(group, weights), state
-
     def alone(self, group: str, extras: Extras, shared: State) -> jax.Array | None:
         weight: jax.Array = shared[extras.rows(group)]
         return weight
@@ -228,12 +223,6 @@ class _OfLosses:
     def everywhere(self, shared: State) -> jax.Array | None:
         weights: jax.Array = shared
         return weights
-
-
-def _weighted(group: Group, weights: Weights) -> Applied:
-    leaves, rows = group.leaves.values(), group.gramians.rows
-    pairs = zip(weights.leaves or [weights.group] * len(leaves), leaves, strict=True)
-    return Applied([combine(own, leaf, rows) for own, leaf in pairs], weights)
 
 
 def _finite(g: Gramians, more: Mapping[str, Any]) -> jax.Array:

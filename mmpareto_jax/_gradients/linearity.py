@@ -63,6 +63,8 @@ def is_linear(eqn: jex.JaxprEqn, depends: Sequence[bool]) -> bool:
     if name == "convert_element_type":
         ends: tuple[Any, ...] = (*eqn.invars, *eqn.outvars)
         return all(_is_number(v.aval.dtype) for v in ends)
+    if name == "gather" and eqn.params["fill_value"]:
+        return False  # what is out of bounds is a constant
     if name == "sort":
         return not any(depends[: eqn.params["num_keys"]])
     if name not in _SUMS:

@@ -113,11 +113,9 @@ def value_and_objective_grads(
             bare = isinstance(groups, int) and groups == len(names)
             given = as_groups(names, "value_and_objective_grads") if bare else named
             rows = rows_as_given(given, names, params, None if dense else rows)
-        leaves, treedef = jax.tree.flatten(params)
-        swept = found.objectives(pullback)
-        grads = [gradient(x, r, p) for x, r, p in zip(swept, rows, leaves, strict=True)]
+        grads = stacked_gradients(found, rows, params, pullback)
         values = (found.losses, found.aux) if has_aux else found.losses
-        return values, jax.tree.unflatten(treedef, grads)
+        return values, grads
 
     return cast("Callable[Args, tuple[Values, PyTree]]", value_and_grads)
 
@@ -188,6 +186,15 @@ def objective_groups(
     check_params(params, "objective_groups")
     jax.eval_shape(record, params, dynamic)
     return found[0]
+
+
+def stacked_gradients(
+    pulled: Pulled, rows: list[Rows], params: PyTree, pullback: Pullback
+) -> PyTree:
+    """The gradients of the objectives, with these rows of each parameter stacked."""
+    leaves, structure = jax.tree.flatten(params)
+    each = zip(pulled.objectives(pullback), rows, leaves, strict=True)
+    return jax.tree.unflatten(structure, [gradient(*x) for x in each])
 
 
 def groups_found(pulled: Pulled, params: PyTree) -> ObjectiveGroups:
