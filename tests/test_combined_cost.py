@@ -160,3 +160,31 @@ def test_a_stream_of_one_objective_stays_one(scanned):
     state = jax.eval_shape(step.init, params, *args)
     ours = flops(compiled(step.value_and_grads, state, params, *args))
     assert ours <= 1.05 * flops(compiled(plain(losses_fn), params, *args))
+
+
+@pytest.mark.parametrize(("num", "loud", "silent"), [(2, 3.4, 1.6), (8, 7.5, 1.7)])
+def test_a_deep_network_has_a_short_program(num, loud, silent):
+    """500 leaves, StableHLO lines relative to the plain gradient's."""
+    params = {
+        "trunk": [{"w": normal(0, 8, 8), "b": normal(1, 8)} for _ in range(250)],
+        "heads": [normal(2, 8) for _ in range(num)],
+    }
+
+    def losses_fn(params, x):
+        for layer in params["trunk"]:
+            x = jnp.tanh(x @ layer["w"] + layer["b"][None])
+        return {str(k): jnp.mean((x @ w) ** 2) for k, w in enumerate(params["heads"])}
+
+    params, x = as_shapes((params, normal(3, 4096, 8)))
+
+    def lines(fun, *args):
+        return len(jax.jit(fun).lower(*args).as_text().splitlines())
+
+    def ours(combination, keep):
+        step = mmp.combined_grads(losses_fn, combination, keep=keep)
+        state = jax.eval_shape(step.init, params, x)
+        return lines(step.value_and_grads, state, params, x)
+
+    base = lines(plain(losses_fn), params, x)
+    assert ours(mmp.mmpareto, "gramian") <= loud * base
+    assert ours(rule("stch", diagnostics=False), "rows") <= silent * base

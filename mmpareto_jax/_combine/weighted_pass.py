@@ -92,13 +92,13 @@ class Step(NamedTuple):
         finite = jnp.isfinite(weights)
         size = _size(jnp.where(finite, weights, 0))
         one = jnp.ones_like(size)
-        scales = {
-            path: (one, jnp.where(finite[jnp.array(rows)].all(), size, jnp.nan))
-            for (path, _), rows in zip(
-                named_leaves(self.params), self.rows, strict=True
-            )
+        seen = {
+            rows: (one, jnp.where(finite[jnp.array(rows)].all(), size, jnp.nan))
+            for rows in set(self.rows)
             if rows
         }
+        paths = zip(named_leaves(self.params), self.rows, strict=True)
+        scales = {path: seen[rows] for (path, _), rows in paths if rows}
         return _Known(weights / size, {}, scales)
 
 
@@ -120,10 +120,8 @@ class _Known(NamedTuple):
         path, param = named
         if path not in self.scales:
             return x
-        middle, size = self.scales[path]
-        wide = jnp.promote_types(x.dtype, size.dtype)
-        middle, size = middle.astype(wide), size.astype(wide)
-        return (x.astype(wide) / middle * size).astype(param.dtype)
+        whole: jax.Array = _restored(x, *self.scales[path])
+        return whole.astype(param.dtype)
 
 
 def _known(
@@ -151,6 +149,13 @@ def _known(
             groups[name] = weights[name].group / size
             known.scales.update(dict.fromkeys(own, (jnp.ones_like(size), size)))
     return known
+
+
+# Traced and lowered once for all parameters of one shape.
+@jax.jit
+def _restored(x: jax.Array, middle: jax.Array, size: jax.Array) -> jax.Array:
+    wide = jnp.promote_types(x.dtype, size.dtype)
+    return x.astype(wide) / middle.astype(wide) * size.astype(wide)
 
 
 def _size(weights: jax.Array) -> jax.Array:

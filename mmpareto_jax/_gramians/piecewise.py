@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,29 +34,31 @@ def piece(rows: Stack, dtype: jnp.dtype, axis_names: Sequence[str] = ()) -> Piec
       dtype: of the Gramian.
       axis_names: axes of a ``shard_map`` over which the leaf is a part of gradients.
     """
-    found = rescaled([rows], dtype, [shared_axes(rows[0], axis_names)])
+    found: Piece = _piece(rows, dtype, shared_axes(rows[0], axis_names))
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "axes"))
+def _piece(rows: Stack, dtype: jnp.dtype, axes: tuple[str, ...]) -> Piece:
+    found = rescaled([rows], dtype, [axes])
     return Piece(found.total, found.rows)
 
 
 def joined(pieces: Sequence[Piece]) -> Gramians:
     """The Gramians of a group from those of its leaves."""
+    gramians = jnp.stack([x.gramian for x in pieces])  # [leaf, K, K]
+    scales = jnp.stack([x.scales for x in pieces])
     # A zero row has no scale of its own.
-    there = [jnp.diagonal(x.gramian) != 0 for x in pieces]
-    pairs = list(zip(there, pieces, strict=True))
-    longest = jnp.max(jnp.stack([jnp.where(k, x.scales, 0) for k, x in pairs]), 0)
+    there = jnp.diagonal(gramians, axis1=1, axis2=2) != 0
+    longest = jnp.max(jnp.where(there, scales, 0), 0)
     shortest = jnp.min(jnp.where(longest > 0, longest, jnp.inf))
     rows = jnp.where(longest > 0, longest, jnp.where(shortest < jnp.inf, shortest, 1))
-
-    def on(rows: jax.Array, x: Piece, k: jax.Array) -> jax.Array:
-        relative = jnp.where(k, x.scales / rows, 1)
-        return x.gramian * relative[:, None] * relative[None, :]
-
-    leaves = [on(rows, x, k) for k, x in pairs]
-    total = sum(leaves[1:], leaves[0])
+    relative = jnp.where(there, scales / rows[None], 1)
+    leaves = gramians * relative[:, :, None] * relative[:, None, :]
+    total = jnp.sum(leaves, 0)
     # Where squares are in range, gradients are not divided: as in a single read.
     plain = is_trusted(jnp.diagonal(total) * rows * rows)
     factor = jnp.where(plain, rows, 1)
     outer = factor[:, None] * factor[None, :]
-    return Gramians(
-        total * outer, [x * outer for x in leaves], jnp.where(plain, 1, rows)
-    )
+    each = list(leaves * outer[None])
+    return Gramians(total * outer, each, jnp.where(plain, 1, rows))
