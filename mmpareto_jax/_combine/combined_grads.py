@@ -192,6 +192,6 @@ def _aggregation(transformation: Any, option: str) -> Aggregation:
     if transformation.weigh is None:
         raise ValueError(
             "combined_grads: this rule combines the rows of gradients themselves, and "
-            f"has no weights: it needs keep='rows' and every=1, not {option}."
+            f"has no weights that {option} could go on with."
         )
     return transformation

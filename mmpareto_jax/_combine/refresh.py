@@ -74,7 +74,10 @@ class Refresh(NamedTuple):
         # Each a buffer of its own: a step that donates its state takes none twice.
         state = jax.tree.map(jnp.array, state)
         axes = [varying_axes(x) for x in jax.tree.leaves(params)]
-        return vary(state, frozenset().union(*axes) - frozenset(rule.axis_names))
+        varied: RefreshState = vary(
+            state, frozenset().union(*axes) - frozenset(rule.axis_names)
+        )
+        return varied
 
     def step(
         self, step: Step, rule: Aggregation, state: RefreshState
