@@ -362,6 +362,35 @@ def test_errors():
         step.init(params, *args)
 
 
+def test_errors_of_a_step():
+    losses_fn, params, args = heads(2)
+
+    def run(every, state=None):
+        step = mmp.combined_grads(losses_fn, mmp.mmpareto, every=every)
+        state = step.init(params, *args) if state is None else state
+        jax.jit(step.value_and_grads)(state, params, *args)
+
+    with pytest.raises(ValueError, match="a traced step: a schedule is made of jax"):
+        run(lambda step: 1 if step < 3 else 2)
+    with pytest.raises(ValueError, match="must give one number, got int32"):
+        run(lambda step: jnp.arange(3, dtype=jnp.int32) + step)
+    plain = mmp.combined_grads(losses_fn, mmp.mmpareto).init(params, *args)
+    kept = mmp.combined_grads(losses_fn, mmp.mmpareto, every=2).init(params, *args)
+    with pytest.raises(TypeError, match=r"is a RefreshState, as init .*AggregateState"):
+        run(3, plain)
+    with pytest.raises(TypeError, match="this state is of another `every`"):
+        run(1, kept)
+
+
+def test_nothing_combines_what_is_combined():
+    losses_fn, params, args = heads(2)
+    step = mmp.combined_grads(losses_fn, mmp.mmpareto)
+    (_, grads), _ = step.value_and_grads(step.init(params, *args), params, *args)
+    tx = mmp.mmpareto(step.groups(params, *args))
+    with pytest.raises(ValueError, match="Those of combined_grads are combined alr"):
+        tx.update(grads, tx.init(params), params)
+
+
 def compiled(fun, *args):
     return jax.jit(fun).lower(*args).compile()
 

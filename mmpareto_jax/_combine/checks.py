@@ -37,7 +37,9 @@ def check_leaves(
             raise ValueError(
                 f"aggregate: leaf {path!r} has its parameter's own shape {shape}: "
                 f"these gradients are not stacked. Expected {(num, *shape)}, a row per "
-                "objective, as value_and_objective_grads gives them."
+                "objective, as value_and_objective_grads gives them. Those of "
+                "combined_grads are combined already, and only an optimiser comes "
+                "after it."
             )
         check_stacked("aggregate", path, leaf, num)
         if path in own and shape[1:] != own[path]:

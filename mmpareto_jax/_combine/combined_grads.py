@@ -9,7 +9,7 @@ import jax
 import optax
 
 from mmpareto_jax._combine.aggregate import Aggregation
-from mmpareto_jax._combine.refresh import Refresh, every_of
+from mmpareto_jax._combine.refresh import Refresh, RefreshState, every_of
 from mmpareto_jax._combine.weighted_pass import Step, unread_gramians
 from mmpareto_jax._gradients.backward import pull_back
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree
@@ -99,7 +99,7 @@ def combined_grads(
 
     Raises:
       TypeError: with "gramian" or `every`, `combination` returns something else than
-        ``mmpareto`` or ``aggregate`` does (a chain, say).
+        ``mmpareto`` or ``aggregate`` does (a chain, say); a state of another `every`.
       ValueError: an unknown `keep`, `length` or `pullback`; an `every` that is below 1,
         no integer, or traced; when the functions are called, what
         :func:`objective_groups` raises, groups that `combination` made of itself and
@@ -155,6 +155,10 @@ def combined_grads(
         own = getattr(transformation, "groups", found)
         rows = rows_as_given(own, pulled.names, params, pulled.rows, "combined_grads")
         step = Step(pulled, own, rows, params, pullback)
+        if isinstance(state, RefreshState) and refresh is None:
+            raise TypeError(
+                "combined_grads: this state is of another `every`; take that of init."
+            )
         if not _reads(transformation):
             gramians = unread_gramians(own, params)
             known, state = step.weigh(transformation, gramians, state)

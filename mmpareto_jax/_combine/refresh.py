@@ -83,7 +83,12 @@ class Refresh(NamedTuple):
         self, step: Step, rule: Aggregation, state: RefreshState
     ) -> tuple[PyTree, RefreshState]:
         """The gradient, and the state after it."""
-        due = (state.age == 0) | (state.age >= self.every(state.steps))
+        if not isinstance(state, RefreshState):
+            raise TypeError(
+                "combined_grads: with `every` the state is a RefreshState, as init of "
+                f"the same combined_grads gives it; got {type(state).__name__}."
+            )
+        due = (state.age == 0) | (state.age >= _interval(self.every, state.steps))
         return alike_cond(
             due,
             lambda: self._fresh(step, rule, state),
@@ -158,6 +163,23 @@ def every_of(every: Any) -> Every | None:
             f"step, got {every!r}."
         )
     return None if number == 1 else lambda _: number
+
+
+def _interval(every: Every, step: jax.Array) -> jax.Array:
+    """Of the schedule: scalar, the number of steps from one refresh to the next."""
+    try:
+        found = jnp.asarray(every(step))
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        raise ValueError(
+            "combined_grads: `every` is called with a traced step: a schedule is made "
+            "of jax.numpy, jnp.where instead of Python's if."
+        ) from None
+    if found.shape or found.dtype == bool:
+        raise ValueError(
+            "combined_grads: `every` must give one number, got "
+            f"{found.dtype}{list(found.shape)}."
+        )
+    return found
 
 
 def _equal(rule: Aggregation, params: PyTree) -> Known:
