@@ -124,6 +124,7 @@ class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         weight is the same in every group. None for a rule without weights.
       groups: which objectives act on which parameters.
       reads_gramians: whether it, or the diagnostics, look at what is in them.
+      reads_leaves: whether it looks at Gramians of single leaves.
       axis_names: over which Gramians are summed.
       check: ``check(path, rows)`` raises if they vary over others.
     """
@@ -131,6 +132,7 @@ class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     weigh: Weigh | None
     groups: ObjectiveGroups
     reads_gramians: bool
+    reads_leaves: bool
     axis_names: tuple[str, ...]
     check: Callable[[str, jax.Array], None]
 
@@ -187,7 +189,7 @@ def transformation(
             check(path, leaf)
         stacks = [list(own.values()) for own in by_group.values()]
         gramians = (
-            group_gramians(stacks, axis_names)
+            group_gramians(stacks, axis_names, of_leaves=of_leaf is not None)
             if read
             else [unread(len(x[0]), len(x), wide(*x)) for x in stacks]
         )
@@ -233,6 +235,7 @@ def transformation(
     found.weigh = weigh if weighs else None
     found.reads_gramians, found.groups = read, groups
     found.axis_names, found.check = axis_names, check
+    found.reads_leaves = of_leaf is not None
     return found
 
 
