@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from combined import heads
 from jax import lax
 
 import mmpareto_jax as mmp
@@ -249,6 +250,30 @@ def test_gradients_from_elsewhere_are_not_copied_either():
     update = jax.jit(lambda g, s: tx.update(g, s)[0]).lower(grads, state).compile()
     whole = sum(x.nbytes for x in jax.tree.leaves(grads))
     assert update.memory_analysis().temp_size_in_bytes < 0.1 * whole
+
+
+@pytest.mark.parametrize("num", [2, 8, 32])
+@pytest.mark.parametrize("scheduler", ["DEFAULT", "MEMORY_OPTIMIZED"])
+def test_a_batch_of_cotangents_keeps_each_row_once(num, scheduler):
+    """Temporaries of at most (K + 1) P: a row is not transposed after it is made."""
+    losses_fn, params, args = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "shape") else x,
+        heads(num, depth=10, width=1000, batch=32),
+    )
+    groups = mmp.objective_groups(losses_fn, params, *args)
+    rows = mmp.value_and_objective_grads(losses_fn, groups, pullback="vmap")
+    tx = mmp.mmpareto(groups)
+
+    def update(params, state, *args):
+        return tx.update(rows(params, *args)[1], state, params)
+
+    lowered = jax.jit(update).lower(params, jax.eval_shape(tx.init, params), *args)
+    options = {"xla_cpu_scheduler_type": f"CPU_SCHEDULER_TYPE_{scheduler}"}
+    update = lowered.compile(compiler_options=options)
+    size = sum(4 * x.size for x in jax.tree.leaves(params))
+    found = update.memory_analysis().temp_size_in_bytes / size
+    print(f"K = {num}, {scheduler}: {found:.2f} times the parameters")
+    assert found <= num + 1
 
 
 # --- The size of the program

@@ -142,7 +142,8 @@ class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
       groups: which objectives act on which parameters.
       reads_gramians: whether it, or the diagnostics, look at what is in them.
       weighs_gramians: whether its weights depend on what is in them.
-      weighs_leaves: whether every parameter has weights of its own.
+      reads_leaves: whether it looks at Gramians of single leaves, which then have
+        weights of their own.
       axis_names: over which Gramians are summed.
       check: ``check(path, rows)`` raises if they vary over others.
     """
@@ -152,7 +153,7 @@ class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     groups: ObjectiveGroups
     reads_gramians: bool
     weighs_gramians: bool
-    weighs_leaves: bool
+    reads_leaves: bool
     axis_names: tuple[str, ...]
     check: Callable[[str, jax.Array], None]
 
@@ -209,7 +210,7 @@ def transformation(
             check(path, leaf)
         stacks = [list(own.values()) for own in by_group.values()]
         gramians = (
-            group_gramians(stacks, axis_names)
+            group_gramians(stacks, axis_names, of_leaves=of_leaf is not None)
             if read
             else [unread(len(x[0]), len(x), wide(*x)) for x in stacks]
         )
@@ -263,8 +264,8 @@ def transformation(
     found = Aggregation(init, update)
     found.weigh, found.combine_rows = weigh if weighs else None, combine_rows
     found.reads_gramians, found.weighs_gramians = read, kind.reads_gramians
-    found.weighs_leaves, found.groups = of_leaf is not None, groups
     found.axis_names, found.check = axis_names, check
+    found.reads_leaves, found.groups = of_leaf is not None, groups
     return found
 
 

@@ -188,7 +188,7 @@ def _equal(rule: Aggregation, params: PyTree) -> Known:
     weights: dict[str, Weights | None] = {
         name: Weights(
             jnp.ones_like(g.rows),
-            [jnp.ones_like(g.rows) for _ in g.leaves] if rule.weighs_leaves else None,
+            [jnp.ones_like(g.rows) for _ in g.leaves] if rule.reads_leaves else None,
         )
         for name, g in gramians.items()
     }

@@ -81,7 +81,7 @@ class Step(NamedTuple):
             return piece(in_order(x, rows), dtype, rule.axis_names)
 
         return {
-            name: joined([of(path, dtype) for path in own])
+            name: joined([of(path, dtype) for path in own], of_leaves=rule.reads_leaves)
             for name, (own, dtype) in several(self.groups, self.params).items()
         }
 

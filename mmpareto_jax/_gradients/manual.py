@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 Tree = TypeVar("Tree")
@@ -75,3 +78,42 @@ def alike_cond(
 
     found = lax.cond(which, typed(yes), typed(no))
     return found
+
+
+def summed(
+    parts: Sequence[jax.Array],
+    shares: Sequence[tuple[str, ...]],
+    *,
+    of_leaves: bool,
+) -> tuple[jax.Array, list[jax.Array]]:
+    """The sum of leaves' Gramians, and with `of_leaves` these, over all devices.
+
+    Args:
+      parts: [K, K] for each leaf, of this device.
+      shares: for each leaf the axes of a ``shard_map`` that it is summed over.
+      of_leaves: whether each of them is wanted. Else those of the same axes are summed
+        before they are sent.
+    """
+    if not of_leaves:
+        return collected(lax.psum, operator.add, parts, shares), []
+    whole = list(parts)
+    for axes in filter(None, dict.fromkeys(shares)):
+        own = [i for i, x in enumerate(shares) if x == axes]
+        sent = lax.psum(jnp.stack([parts[i] for i in own]), axes)
+        for i, x in zip(own, sent, strict=True):
+            whole[i] = x
+    return functools.reduce(operator.add, whole), whole
+
+
+def collected(
+    collective: Callable[..., Any],
+    join: Callable[[jax.Array, jax.Array], jax.Array],
+    parts: Sequence[jax.Array],
+    shares: Sequence[tuple[str, ...]],
+) -> jax.Array:
+    """All parts as one, over all devices: one collective for each set of axes."""
+    found: dict[tuple[str, ...], jax.Array] = {}
+    for x, axes in zip(parts, shares, strict=True):
+        found[axes] = join(found[axes], x) if axes in found else x
+    each = [collective(x, axes) if axes else x for axes, x in found.items()]
+    return functools.reduce(join, each)

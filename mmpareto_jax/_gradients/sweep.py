@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
+from mmpareto_jax._gradients.batching import batched
 from mmpareto_jax._gradients.binding import bind
-from mmpareto_jax._gradients.lanes import Lanes, pack, rows_of, values_of
+from mmpareto_jax._gradients.lanes import Lanes, pack, rows_of
 from mmpareto_jax._gradients.mixes import Mixes
 from mmpareto_jax._gradients.needs import NOTHING, Need, needs
 from mmpareto_jax._gradients.reach import (
@@ -144,7 +145,7 @@ def linear(
     rows = merged(lanes) or merged(rows_of(x) for x in ins)[:1]
     ins = [sweep.on(x, rows) for x in ins]
     ins = [x.at(rows) if isinstance(x, Lanes) else x for x in ins]
-    outs = _batched(eqn, ins, len(rows)) if sweep.stacked else None
+    outs = batched(eqn, ins, len(rows)) if sweep.stacked else None
     if outs is None:
         per_row = [bind(eqn, [_at(x, i) for x in ins]) for i in range(len(rows))]
         outs = list(zip(*per_row, strict=True))
@@ -176,17 +177,6 @@ def add(
         value, *more = [x.values[x.rows.index(k)] for x in terms if k in x.rows]
         values.append(jax.lax.add(value, *more) if more else value)
     return [Lanes(rows, tuple(values))], found
-
-
-def _batched(eqn: jex.JaxprEqn, ins: list[Any], num: int) -> list[Any] | None:
-    """All rows at once; None if jax cannot batch this primitive."""
-    axes = [0 if isinstance(x, Lanes) else None for x in ins]
-    each: Callable[..., Any]
-    each = jax.vmap(lambda *xs: bind(eqn, xs), axes, axis_size=num)
-    try:
-        return list(each(*(values_of(x) for x in ins)))
-    except NotImplementedError:  # a depthwise convolution's gradient, for one
-        return None
 
 
 def any_mixed(ins: Sequence[Any]) -> bool:

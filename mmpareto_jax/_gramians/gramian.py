@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,13 @@ from jax import lax
 
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import PyTree, named_leaves
-from mmpareto_jax._gradients.manual import shared_axes, vary, varying_axes
+from mmpareto_jax._gradients.manual import (
+    collected,
+    shared_axes,
+    summed,
+    vary,
+    varying_axes,
+)
 from mmpareto_jax._gradients.stacks import Stack
 from mmpareto_jax._gramians.products import (
     FEW,
@@ -36,7 +42,8 @@ class Gramians(NamedTuple):
     Attributes:
       total: [K, K], of the whole group: the inner products of the gradients, each
         divided by its ``rows[k]``.
-      leaves: [K, K] for every leaf, of the same divided gradients.
+      leaves: [K, K] for every leaf, of the same divided gradients; none, if nobody
+        asked for them.
       rows: [K], powers of two: all 1, unless squares would leave the dtype's range.
     """
 
@@ -110,7 +117,10 @@ def gramian(grads: PyTree) -> jax.Array:
 
 
 def group_gramians(
-    groups: Sequence[Sequence[jax.Array]], axis_names: Sequence[str] = ()
+    groups: Sequence[Sequence[jax.Array]],
+    axis_names: Sequence[str] = (),
+    *,
+    of_leaves: bool = True,
 ) -> list[Gramians]:
     """The Gramians of several groups of stacked leaves, right at every scale.
 
@@ -122,23 +132,28 @@ def group_gramians(
       groups: per group its leaves, arrays [K_g, ...].
       axis_names: axes of a ``shard_map`` over which leaves are parts of gradients;
         their inner products are summed.
+      of_leaves: whether the leaves' own Gramians are wanted. Without them devices send
+        each other a group's alone.
     """
     if not groups:
         return []
-    each = [([few_apart(x) for x in leaves], wide(*leaves)) for leaves in groups]
-    shares = [[shared_axes(x, axis_names) for x in leaves] for leaves in groups]
     axes = frozenset().union(*(varying_axes(x) for leaves in groups for x in leaves))
     axes -= frozenset(axis_names)
-    first = [_plain(*group, over) for group, over in zip(each, shares, strict=True)]
+    each = [
+        (
+            [few_apart(x) for x in leaves],
+            wide(*leaves),
+            [shared_axes(x, axis_names) for x in leaves],
+        )
+        for leaves in groups
+    ]
+    first = [_plain(*group, of_leaves=of_leaves) for group in each]
     squares = jnp.concatenate([jnp.diagonal(g.total) for g in first])
     safe = is_trusted(squares)
     chosen: list[Gramians] = lax.cond(
         safe,
         lambda: vary(first, axes),
-        lambda: vary(
-            [rescaled(*group, over) for group, over in zip(each, shares, strict=True)],
-            axes,
-        ),
+        lambda: vary([rescaled(*group, of_leaves=of_leaves) for group in each], axes),
     )
     return chosen
 
@@ -154,13 +169,12 @@ def _plain(
     dtype: jnp.dtype,
     shares: Sequence[tuple[str, ...]],
     rows: jax.Array | None = None,
+    *,
+    of_leaves: bool,
 ) -> Gramians:
-    parts = [
-        _over(lax.psum, leaf_gramian(leaf, dtype, rows), own)
-        for leaf, own in zip(leaves, shares, strict=True)
-    ]
-    total = sum(parts[1:], parts[0])
-    return Gramians(total, parts, jnp.ones_like(total[0]) if rows is None else rows)
+    parts = [leaf_gramian(leaf, dtype, rows) for leaf in leaves]
+    total, whole = summed(parts, shares, of_leaves=of_leaves)
+    return Gramians(total, whole, jnp.ones_like(total[0]) if rows is None else rows)
 
 
 def is_trusted(squares: jax.Array) -> jax.Array:
@@ -169,19 +183,20 @@ def is_trusted(squares: jax.Array) -> jax.Array:
 
 
 def rescaled(
-    leaves: Sequence[Stack], dtype: jnp.dtype, shares: Sequence[tuple[str, ...]]
+    leaves: Sequence[Stack],
+    dtype: jnp.dtype,
+    shares: Sequence[tuple[str, ...]],
+    *,
+    of_leaves: bool = True,
 ) -> Gramians:
     """The Gramians of a group whose rows are each divided by their power of two."""
-    peaks = [
-        _over(lax.pmax, row_peaks(leaf).astype(dtype), own)
-        for leaf, own in zip(leaves, shares, strict=True)
-    ]
-    peak = functools.reduce(jnp.maximum, peaks)  # [K]
+    peaks = [row_peaks(leaf).astype(dtype) for leaf in leaves]
+    peak = collected(lax.pmax, jnp.maximum, peaks, shares)  # [K]
     usable = (peak > 0) & jnp.isfinite(peak)
     own = power_below(peak)
     shortest = jnp.min(jnp.where(usable, own, jnp.inf))
     rows = jnp.where(usable, own, jnp.where(usable.any(), shortest, 1))
-    return _plain(leaves, dtype, shares, rows)
+    return _plain(leaves, dtype, shares, rows, of_leaves=of_leaves)
 
 
 def power_below(x: jax.Array) -> jax.Array:
@@ -194,15 +209,6 @@ def power_below(x: jax.Array) -> jax.Array:
     most = -np.finfo(x.dtype).minexp
     power = jnp.clip(jnp.frexp(jnp.where(usable, x, 1))[1] - 1, -most, most)
     return jnp.where(usable, jnp.ldexp(jnp.ones_like(x), power), 1)
-
-
-def _over(
-    collective: Callable[..., Any], x: jax.Array, axis_names: tuple[str, ...]
-) -> jax.Array:
-    if not axis_names:
-        return x
-    found: jax.Array = collective(x, axis_names)
-    return found
 
 
 @jax.jit
@@ -220,15 +226,19 @@ def combine(
         # A power of two, which changes no digit.
         size = power_below(lax.stop_gradient(jnp.max(jnp.abs(weights))))
         weights = weights / size
-    if leaf.shape[0] > FEW:
-        whole: Any = leaf.astype(weights.dtype) if rows is None else divided(leaf, rows)
-        summed = jnp.tensordot(weights, whole, 1, precision="highest")
-        return (size * summed).astype(leaf.dtype)
-    scaled = [leaf[k].astype(weights.dtype) for k in range(leaf.shape[0])]
-    if rows is not None:
-        scaled = [x * scale for x, scale in zip(scaled, 1 / rows, strict=True)]
-    terms = [weight * x for weight, x in zip(weights, scaled, strict=True)]
-    total: jax.Array = functools.reduce(operator.add, terms)
+
+    def term(k: jax.Array | int) -> jax.Array:
+        row = leaf[k].astype(weights.dtype)
+        return weights[k] * (row if rows is None else divided(row, rows[k]))
+
+    num = leaf.shape[0]
+    if num <= FEW:
+        total = functools.reduce(operator.add, [term(k) for k in range(num)])
+    else:
+        # A product of a vector and a matrix would write all rows once more.
+        total = lax.fori_loop(
+            1, num, lambda k, total: total + term(k), term(0), unroll=FEW
+        )
     return (size * total).astype(leaf.dtype)
 
 

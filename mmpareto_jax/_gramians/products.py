@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
 
 import jax
@@ -30,6 +30,9 @@ def few_apart(leaf: jax.Array) -> Stack:
     return apart(leaf) if leaf.shape[0] <= FEW else leaf
 
 
+# Of many objectives a leaf is read in parts of at least so many numbers of each row.
+_SHORTEST_PART = 2**13
+
 # What is jitted here is traced and lowered once for all leaves of one shape: of a deep
 # network the program has a call for each leaf.
 
@@ -47,14 +50,10 @@ def row_peaks(leaf: Stack) -> jax.Array:
     return peak(leaf, tuple(range(1, leaf.ndim)))
 
 
-def divided(leaf: Stack, rows: jax.Array) -> Stack:
-    """Every row of a leaf by its scale, a power of two, in the dtype of the scales."""
+def divided(row: jax.Array, scale: jax.Array) -> jax.Array:
+    """A row by its scale, a power of two, in the dtype of the scale."""
     # Exact, and cheap enough for XLA to compute again rather than to write down.
-    inverse = 1 / rows
-    if isinstance(leaf, tuple):
-        pairs = zip(leaf, inverse, strict=True)
-        return tuple(row.astype(rows.dtype) * scale for row, scale in pairs)
-    return leaf.astype(rows.dtype) * inverse.reshape(-1, *[1] * (leaf.ndim - 1))
+    return row.astype(scale.dtype) * (1 / scale)
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
@@ -68,11 +67,14 @@ def leaf_gramian(
       dtype: of the products.
       rows: [K], powers of two that the rows are divided by.
     """
-    if rows is not None:
-        leaf = divided(leaf, rows)
-    if len(leaf) <= FEW:
-        return _of_pairs([row.astype(dtype) for row in leaf])
-    return _matrix_product(jnp.asarray(leaf).astype(dtype))
+    num = len(leaf)
+    if num > FEW:
+        return _matrix_product(leaf, dtype, rows)
+    scales = None if rows is None else [rows[k] for k in range(num)]
+    few = [leaf[k] for k in range(num)]
+    if scales is not None:
+        few = [divided(x, scale) for x, scale in zip(few, scales, strict=True)]
+    return _of_pairs([x.astype(dtype) for x in few])
 
 
 def cross_gramian(
@@ -90,15 +92,63 @@ def cross_gramian(
     return functools.reduce(operator.add, [product(*pair) for pair in pairs])
 
 
-def _matrix_product(x: jax.Array) -> jax.Array:
+def _matrix_product(leaf: Stack, dtype: jnp.dtype, rows: jax.Array | None) -> jax.Array:
+    """The products of many rows, part by part of their length.
+
+    What is written for a product, rows that are divided, or side by side, or
+    transposed, is then an eighth of the rows at most.
+    """
+    inverse = None if rows is None else (1 / rows).astype(dtype)
+
+    def product(part: jax.Array) -> jax.Array:
+        part = part.astype(dtype)
+        if inverse is not None:
+            part = part * inverse.reshape(-1, *[1] * (part.ndim - 1))
+        return _outer(part)
+
+    first = leaf[0]
+    if _is_partitioned(first) or first.size <= _SHORTEST_PART:
+        found = product(jnp.asarray(leaf))
+    else:
+        found = _in_parts(leaf, first.size, product)
+    # Rounding may depend on which factor comes first.
+    return (found + found.T) / 2
+
+
+def _in_parts(
+    leaf: Stack, size: int, product: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    length = max(_SHORTEST_PART, size // 8)
+    flat = (
+        [row.ravel() for row in leaf]
+        if isinstance(leaf, tuple)
+        else leaf.reshape(len(leaf), size)
+    )
+
+    def part(start: jax.Array | int, length: int) -> jax.Array:
+        if isinstance(flat, list):
+            cut = [lax.dynamic_slice_in_dim(x, start, length) for x in flat]
+            return jnp.stack(cut)
+        return lax.dynamic_slice_in_dim(flat, start, length, 1)
+
+    num, rest = divmod(size, length)
+    total: jax.Array = lax.fori_loop(
+        0,
+        num,
+        lambda i, total: total + product(part(i * length, length)),
+        product(part(size - rest, rest)),
+    )
+    return total
+
+
+def _outer(x: jax.Array) -> jax.Array:
     axes = tuple(range(1, x.ndim))
     mesh = jax.typeof(x).sharding.mesh
     place = NamedSharding(mesh, P()) if mesh.explicit_axes else None
     found: jax.Array = jnp.tensordot(
         x, x, (axes, axes), precision="highest", out_sharding=place
     )
-    # Rounding may depend on which factor comes first.
-    return (found + found.T) / 2
+    return found
 
 
 def _of_pairs(x: Sequence[jax.Array]) -> jax.Array:
@@ -118,11 +168,14 @@ def _is_whole(x: Sequence[jax.Array]) -> bool:
     A GPU is faster with a sum for each product, and of an array that is partitioned a
     reduction of several operands would gather its partial sums, axis by axis.
     """
-    if jax.default_backend() != "cpu":
-        return False
-    mesh = jax.typeof(x[0]).sharding.mesh
+    return jax.default_backend() == "cpu" and not _is_partitioned(x[0])
+
+
+def _is_partitioned(x: jax.Array) -> bool:
+    """Whether XLA may have parts of an array on several devices."""
+    mesh = jax.typeof(x).sharding.mesh
     axes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
-    return all(size == 1 or kind is AxisType.Manual for size, kind in axes)
+    return any(size > 1 and kind is not AxisType.Manual for size, kind in axes)
 
 
 # JAX's own derivative of this reduction fails where only some terms have a tangent.
