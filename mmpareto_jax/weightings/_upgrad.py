@@ -11,6 +11,9 @@ from mmpareto_jax.weightings._dual_cone import project
 from mmpareto_jax.weightings._preference import preference_of
 from mmpareto_jax.weightings._weighting import Weighting, check_at_least, of_rows
 
+# Above it the systems of all projections, K³ numbers, are solved one after the other.
+_AT_ONCE = 64
+
 
 def upgrad(
     preference: Sequence[float] | jax.Array | None = None, *, reg_eps: float = 0.0
@@ -24,7 +27,7 @@ def upgrad(
         \rangle \ge 0\ \forall j} \|y - x\|
 
     The projection is :math:`J^\top v`, v minimising :math:`v^\top G v` over :math:`v
-    \ge e_k`; this is solved by an active set, up to rounding.
+    \ge e_k`; this is solved by block pivoting, up to rounding.
 
     Args:
       preference: p [K]; by default 1/K each.
@@ -54,7 +57,14 @@ def upgrad(
 
     def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
         p = preference_of("upgrad", preference, gramian, default=1.0 / len(gramian))
-        projected = jax.vmap(lambda u: project(gramian, u, reg_eps, rows))(jnp.diag(p))
+
+        def projection(u: jax.Array) -> jax.Array:
+            return project(gramian, u, reg_eps, rows)
+
+        if len(p) <= _AT_ONCE:
+            projected = jax.vmap(projection)(jnp.diag(p))
+        else:
+            projected = jax.lax.map(projection, jnp.diag(p))
         # A projection is as long as what was projected.
         return jnp.sum(rows[:, None] * projected, axis=0)
 
