@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax.weightings._dual_cone import project
+from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax.weightings._dual_cone import of_projections, project
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import Weighting, check_at_least, of_rows
+from mmpareto_jax.weightings._weighting import Weighting, check_at_least
 
 # Above it the systems of all projections, K³ numbers, are solved one after the other.
 _AT_ONCE = 64
@@ -55,17 +56,18 @@ def upgrad(
     """
     check_at_least("upgrad", "reg_eps", reg_eps, 0)
 
-    def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
+    def weights(gramian: jax.Array, rows: jax.Array) -> tuple[jax.Array, SolverReport]:
         p = preference_of("upgrad", preference, gramian, default=1.0 / len(gramian))
 
-        def projection(u: jax.Array) -> jax.Array:
+        def projection(u: jax.Array) -> tuple[jax.Array, SolverReport]:
             return project(gramian, u, reg_eps, rows)
 
         if len(p) <= _AT_ONCE:
-            projected = jax.vmap(projection)(jnp.diag(p))
+            projected, reports = jax.vmap(projection)(jnp.diag(p))
         else:
-            projected = jax.lax.map(projection, jnp.diag(p))
+            projected, reports = jax.lax.map(projection, jnp.diag(p))
         # A projection is as long as what was projected.
-        return jnp.sum(rows[:, None] * projected, axis=0)
+        found = jnp.sum(rows[:, None] * projected, axis=0)
+        return found, jax.tree.map(jnp.max, reports)
 
-    return of_rows(weights)
+    return of_projections(weights)
