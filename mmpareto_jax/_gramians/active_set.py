@@ -1,4 +1,4 @@
-"""Non-negative quadratic programs of a few variables, exactly, inside jit."""
+"""Non-negative quadratic programs, up to rounding, inside jit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.scipy.linalg import cho_factor, cho_solve
 
 from mmpareto_jax._gradients.manual import vary_like
+
+_MAX_SYSTEMS = 200
+# Exchanges in a row that may make no variable right before a problem counts as too
+# badly conditioned, and what then becomes of the term that conditions it.
+_PATIENCE, _RAISE, _LOWER = 3, 10.0, 3.0
 
 
 class Solution(NamedTuple):
@@ -26,108 +32,117 @@ class Solution(NamedTuple):
 
 class _Search(NamedTuple):
     active: jax.Array  # [K] bool: the variables that are not held at zero
-    x: jax.Array  # [K] feasible point, zero off the active set
-    newest: jax.Array  # scalar int: the variable that entered last
-    banned: jax.Array  # [K] bool: variables that rounding does not let enter
+    x: jax.Array  # [K], the last solution on them, clipped
+    center: jax.Array  # [K], what the proximal term draws to
+    weight: jax.Array  # scalar, of the proximal term
+    fewest: jax.Array  # scalar int: variables on the wrong side, at best
+    patience: jax.Array  # scalar int
     done: jax.Array  # scalar bool
-    steps: jax.Array  # scalar int
+    systems: jax.Array  # scalar int
 
 
 def nonnegative_qp(
-    matrix: jax.Array,
-    linear: jax.Array,
-    *,
-    start: jax.Array | None = None,
-    among: jax.Array | None = None,
+    matrix: jax.Array, linear: jax.Array, *, among: jax.Array | None = None
 ) -> Solution:
     r"""Minimises :math:`\tfrac12 x^\top M x - q^\top x` over :math:`x \ge 0`.
 
-    The active set method of Lawson & Hanson: variables enter one at a time, the
-    steepest first, and the minimiser over those that entered is computed exactly. It
-    needs about as many steps as variables end up positive, and is bounded by 6 K.
+    Block pivoting: the system of the active variables is solved, and all variables on
+    the wrong side are exchanged at once: it takes a few systems, whatever K. Where M is
+    close to singular that may go round in circles, so a proximal term
+    :math:`\tfrac12 \rho |x - c|^2` is added, with c the last minimiser, until nothing
+    changes any more: the limit is a minimiser of the problem itself, whatever ρ > 0
+    is. It is small, and grows where the exchanges do not come to an end; with a large
+    one they do.
 
     Args:
-      matrix: M [K, K], symmetric and positive definite, best with a unit diagonal.
+      matrix: M [K, K], symmetric and positive semi-definite, best with a unit diagonal.
       linear: q [K].
-      start: index of a variable that certainly is positive; by default none.
       among: bool [K]; the other variables stay zero. By default all may move.
 
     Returns:
-      The solution, up to rounding in the dtype of `matrix`. It has derivatives: those
-      of the linear system that the positive variables solve.
+      The solution, up to rounding in the dtype of `matrix`, after at most 200 systems.
+      It has derivatives: those of the linear system that the positive variables solve.
 
     References:
-      Lawson & Hanson, Solving Least Squares Problems, chapter 23.
+      Portugal, Júdice & Vicente, A comparison of block pivoting and interior-point
+      algorithms for linear least squares problems with nonnegative variables,
+      Mathematics of Computation, 1994. Rockafellar, Monotone operators and the proximal
+      point algorithm, SIAM Journal on Control and Optimization, 1976.
     """
-    num = matrix.shape[0]
-    at = jnp.zeros((), jnp.int32) if start is None else start.astype(jnp.int32)
-    active = (jnp.arange(num) == at) & (start is not None)
-    banned = jnp.zeros((num,), bool) if among is None else ~among
-    return Solution(*_search(matrix, linear, at, active, banned))
+    among = jnp.ones(linear.shape, bool) if among is None else among
+    return Solution(*_search(matrix, linear, among))
 
 
-def _solve(matrix: jax.Array, right: jax.Array, active: jax.Array) -> jax.Array:
-    """The active rows and columns alone; zero elsewhere."""
+def _smallest_weight(matrix: jax.Array) -> float:
+    """Of a proximal term that leaves a factorisation in this dtype exact enough."""
+    return float(16 * len(matrix) * np.finfo(matrix.dtype).eps)
+
+
+def _solve(
+    matrix: jax.Array, right: jax.Array, active: jax.Array, weight: jax.Array | float
+) -> jax.Array:
+    """M + ρ I on the active rows and columns alone; zero elsewhere."""
     both = active[:, None] & active[None, :]
-    system = jnp.where(both, matrix, jnp.eye(len(right), dtype=matrix.dtype))
+    diagonal = jnp.where(active, weight, 1.0).astype(matrix.dtype)
+    system = jnp.where(both, matrix, 0.0) + jnp.diag(diagonal)
     right = jnp.where(active, right, 0.0)
-    x = jnp.linalg.solve(system, right)
+    factor = cho_factor(system)
+    x = cho_solve(factor, right)
     # One step of iterative refinement: near-parallel gradients need it in float32.
-    x = x + jnp.linalg.solve(system, right - system @ x)
+    x = x + cho_solve(factor, right - system @ x)
     return jnp.where(active, x, 0.0)
 
 
 @jax.custom_jvp
 def _search(
-    matrix: jax.Array,
-    linear: jax.Array,
-    at: jax.Array,
-    active: jax.Array,
-    banned: jax.Array,
+    matrix: jax.Array, linear: jax.Array, among: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     num, eps = matrix.shape[0], np.finfo(matrix.dtype).eps
+    least = _smallest_weight(matrix)
+    everyone = jnp.asarray(num + 1, jnp.int32)
+    patient = jnp.asarray(_PATIENCE, jnp.int32)
 
-    def step(s: _Search) -> _Search:
-        goal = _solve(matrix, linear, s.active)
-        inside = jnp.all(jnp.where(s.active, goal > 0, True)) & jnp.isfinite(goal).all()
-        moves = zip(enter(s, goal), leave(s, goal), strict=True)
-        return _Search(*(jnp.where(inside, a, b) for a, b in moves))
-
-    def enter(s: _Search, x: jax.Array) -> _Search:
-        """`x` is the minimiser over its active set: the steepest variable joins."""
-        slope = linear - matrix @ x
-        size = jnp.abs(linear)
-        noise = 4 * eps * (size + jnp.abs(matrix) @ x)
-        gain = slope / jnp.where(size > 0, size, 1.0)
-        gain = jnp.where(s.active | s.banned | (slope <= noise), -jnp.inf, gain)
-        best = jnp.argmax(gain).astype(jnp.int32)
-        done = ~jnp.isfinite(gain[best])
-        active = s.active.at[best].set(s.active[best] | ~done)
-        return s._replace(active=active, x=x, newest=best, done=done, steps=s.steps + 1)
-
-    def leave(s: _Search, goal: jax.Array) -> _Search:
-        """Go towards `goal` as far as x ≥ 0 allows; what reaches zero leaves."""
-        falling = s.active & ~(goal > 0)
-        ratio = jnp.where(falling, s.x / jnp.where(falling, s.x - goal, 1.0), jnp.inf)
-        ratio = jnp.where(jnp.isnan(ratio), 0.0, ratio)
-        far = jnp.clip(jnp.min(ratio), 0.0, 1.0)
-        x = jnp.where(s.active, s.x + far * (jnp.nan_to_num(goal) - s.x), 0.0)
-        active = s.active & ~(falling & (ratio <= far)) & (x >= 0)
-        x = jnp.where(active, x, 0.0)
-        # It came in on a positive slope and must leave at once: that was rounding.
-        back = s.active[s.newest] & ~active[s.newest]
-        return s._replace(
-            active=active,
-            x=x,
-            banned=s.banned.at[s.newest].set(s.banned[s.newest] | back),
-            steps=s.steps + 1,
+    def exchange(s: _Search) -> _Search:
+        x = _solve(matrix, linear + s.weight * s.center, s.active, s.weight)
+        pull = linear + s.weight * s.center - matrix @ x
+        noise = 4 * eps * (jnp.abs(linear) + jnp.abs(matrix) @ jnp.abs(x))
+        wrong = jnp.where(s.active, x < 0, among & (pull > noise))
+        count = jnp.sum(wrong, dtype=jnp.int32)
+        finite = jnp.isfinite(x).all()
+        settled = finite & (count == 0)
+        patience = jnp.where(count < s.fewest, patient, s.patience - 1)
+        lost = ~finite | (patience < 0)
+        anew = settled | lost
+        lower, higher = jnp.maximum(s.weight / _LOWER, least), s.weight * _RAISE
+        weight = jnp.where(settled, lower, jnp.where(lost, higher, s.weight))
+        still = jnp.all(s.weight * jnp.abs(x - s.center) <= noise)
+        return _Search(
+            active=s.active ^ (wrong & finite),
+            x=jnp.where(finite, jnp.maximum(x, 0.0), s.x),
+            center=jnp.where(settled, x, s.center),
+            weight=weight,
+            fewest=jnp.where(anew, everyone, jnp.minimum(count, s.fewest)),
+            patience=jnp.where(anew, patient, patience),
+            done=settled & still,
+            systems=s.systems + 1,
         )
 
-    x = jnp.where(active, linear / jnp.diagonal(matrix), 0.0)
-    false, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
-    state = vary_like(_Search(active, x, at, banned, false, zero), matrix, linear)
-    state = lax.while_loop(lambda s: ~s.done & (s.steps < 6 * num), step, state)
-    return state.x, state.steps
+    zero = jnp.zeros_like(linear)
+    state = _Search(
+        active=among & (linear > 0),
+        x=zero,
+        center=zero,
+        weight=jnp.asarray(least, linear.dtype),
+        fewest=everyone,
+        patience=patient,
+        done=~(jnp.isfinite(matrix).all() & jnp.isfinite(linear).all()),
+        systems=jnp.zeros((), jnp.int32),
+    )
+    state = vary_like(state, matrix, linear)
+    state = lax.while_loop(
+        lambda s: ~s.done & (s.systems < _MAX_SYSTEMS), exchange, state
+    )
+    return state.x, state.systems
 
 
 @_search.defjvp
@@ -136,7 +151,8 @@ def _derivative(
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, Any]]:
     """M x = q on the positive variables, so M dx = dq - dM x; the others stay zero."""
     matrix = primals[0]
-    x, steps = _search(*primals)
+    x, systems = _search(*primals)
     right = tangents[1] - tangents[0] @ x
     none = np.zeros((), jax.dtypes.float0)
-    return (x, steps), (_solve(matrix, right, x > 0), none)
+    change = _solve(matrix, right, x > 0, _smallest_weight(matrix))
+    return (x, systems), (change, none)

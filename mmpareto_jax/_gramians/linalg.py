@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,66 +87,76 @@ def _derivative(
     return x, change_x + _through(parts[1], rest, change @ again)
 
 
-def _rounds(num: int) -> np.ndarray:
-    """[rounds, K]: in each round everybody's mate; every pair meets once (or rests)."""
-    seats = num + num % 2
-    circle, found = list(range(seats)), []
-    for _ in range(seats - 1):
-        mate = np.arange(num)
-        for a, b in zip(
-            circle[: seats // 2], circle[: seats // 2 - 1 : -1], strict=True
-        ):
-            if a < num and b < num:
-                mate[a], mate[b] = b, a
-        found.append(mate)
-        circle = [circle[0], circle[-1], *circle[1:-1]]
-    return np.array(found).reshape(-1, num)
+def _next_round(x: jax.Array, axis: int) -> jax.Array:
+    """Everybody but the first moves on by one seat; those opposite are pairs.
+
+    The table has two sides, the first and the second half; after K - 1 rounds every
+    pair has met, and all are back.
+    """
+    half = x.shape[axis] // 2
+    cuts = [0, 1, half - 1, half, half + 1, 2 * half]
+    first, middle, corner, other, rest = (
+        lax.slice_in_dim(x, start, end, axis=axis)
+        for start, end in itertools.pairwise(cuts)
+    )
+    return jnp.concatenate([first, other, middle, rest, corner], axis)
+
+
+def _turned(x: jax.Array, cos: jax.Array, sin: jax.Array, axis: int) -> jax.Array:
+    """Rows (axis 0) or columns (1) of each pair, rotated by its angle."""
+    one, two = jnp.split(x, 2, axis)
+    cos, sin = (jnp.expand_dims(y, 1 - axis) for y in (cos, sin))
+    return jnp.concatenate([cos * one + sin * two, cos * two - sin * one], axis)
 
 
 def _jacobi(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cyclic Jacobi, all disjoint pairs of a round at once."""
-    num, dtype = matrix.shape[0], matrix.dtype
-    if num == 1:
+    size, dtype = matrix.shape[0], matrix.dtype
+    if size == 1:
         return matrix[0], jnp.ones_like(matrix)
-    eps, order = np.finfo(dtype).eps, np.arange(num)
+    matrix = jnp.pad(matrix, (0, size % 2))  # one that stays alone rests
+    num, half = matrix.shape[0], matrix.shape[0] // 2
+    eps, index = np.finfo(dtype).eps, np.arange(num)
+    opposite = np.abs(index[:, None] - index[None, :]) == half
 
     def rotate(
-        carry: tuple[jax.Array, jax.Array], mate: jax.Array
+        carry: tuple[jax.Array, jax.Array], _: None
     ) -> tuple[tuple[jax.Array, jax.Array], None]:
         a, vectors = carry
-        diagonal, off = jnp.diagonal(a), a[order, mate]
+        one, two = jnp.split(jnp.diagonal(a), 2)
         # Rounding makes the two sides differ; both of a pair must turn by one angle.
-        off = 0.5 * (off + off[mate])
-        size = jnp.sqrt(jnp.maximum(diagonal * diagonal[mate], 0.0))
-        turns = (mate != order) & (jnp.abs(off) > 0.5 * eps * size)
-        # The smaller angle that makes the pair's off-diagonal entry zero. Both of a
-        # pair compute it, with opposite signs.
-        half = (diagonal[mate] - diagonal) / (2 * jnp.where(turns, off, 1.0))
-        sign = jnp.where(half == 0, jnp.where(order < mate, 1.0, -1.0), jnp.sign(half))
-        tangent = sign / (jnp.abs(half) + jnp.sqrt(1 + half**2))
+        off = 0.5 * (jnp.diagonal(a, half) + jnp.diagonal(a, -half))
+        mean = jnp.sqrt(jnp.maximum(one * two, 0.0))
+        turns = jnp.abs(off) > 0.5 * eps * mean
+        # The smaller angle that makes the pair's off-diagonal entry zero.
+        ratio = (two - one) / (2 * jnp.where(turns, off, 1.0))
+        sign = jnp.where(ratio == 0, 1.0, jnp.sign(ratio))
+        tangent = sign / (jnp.abs(ratio) + jnp.sqrt(1 + ratio**2))
         tangent = jnp.where(turns, tangent, 0.0)
         cos = 1 / jnp.sqrt(1 + tangent**2)
         sin = -tangent * cos
-        a = cos[:, None] * a + sin[:, None] * a[mate]
-        a = cos[None, :] * a + sin[None, :] * a[:, mate]
+        a = _turned(_turned(a, cos, sin, 0), cos, sin, 1)
         # That entry, exactly: what rounding leaves there would come back.
-        a = a.at[order, mate].set(jnp.where(turns, 0.0, a[order, mate]))
-        vectors = cos[None, :] * vectors + sin[None, :] * vectors[:, mate]
+        a = jnp.where(opposite & jnp.tile(turns, 2)[:, None], 0.0, a)
+        vectors = _turned(vectors, cos, sin, 1)
+        if num > 2:
+            a = _next_round(_next_round(a, 0), 1)
+            vectors = _next_round(vectors, 1)
         return (a, vectors), None
 
     def unfinished(s: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         a, _, sweeps = s
-        size = jnp.sqrt(jnp.maximum(jnp.diagonal(a), 0.0))
-        small = jnp.abs(a) <= eps * size[:, None] * size[None, :]
+        root = jnp.sqrt(jnp.maximum(jnp.diagonal(a), 0.0))
+        small = jnp.abs(a) <= eps * root[:, None] * root[None, :]
         return (sweeps < _MAX_SWEEPS) & ~jnp.all(small | jnp.eye(num, dtype=bool))
 
     def sweep(
         s: tuple[jax.Array, jax.Array, jax.Array],
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        (a, vectors), _ = lax.scan(rotate, s[:2], jnp.asarray(_rounds(num)))
+        (a, vectors), _ = lax.scan(rotate, s[:2], length=num - 1)
         return a, vectors, s[2] + 1
 
     start = (matrix, jnp.eye(num, dtype=dtype), jnp.zeros((), jnp.int32))
     start = vary_like(start, matrix)
     a, vectors, _ = lax.while_loop(unfinished, sweep, start)
-    return jnp.diagonal(a), vectors
+    return jnp.diagonal(a)[:size], vectors[:size, :size]

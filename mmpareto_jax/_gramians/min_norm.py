@@ -57,10 +57,9 @@ def min_norm_weights(
         = \arg\min_w\ w^\top G w
 
     The direction :math:`\sum_k w_k g_k` has the same, largest common inner product
-    with every gradient that has weight. K = 2 has a closed form. For K > 2 an active
-    set method (Lawson & Hanson) solves the equivalent non-negative least squares
-    problem on the correlation matrix, exactly up to rounding; it works inside ``jit``,
-    ``vmap`` and ``scan``.
+    with every gradient that has weight. K = 2 has a closed form. For K > 2 block
+    pivoting solves the equivalent non-negative least squares problem on the correlation
+    matrix, exactly up to rounding; it works inside ``jit``, ``vmap`` and ``scan``.
 
     Args:
       gramian: array [K, K] of inner products, float32 or float64.
@@ -83,7 +82,9 @@ def min_norm_weights(
 
     References:
       Désidéri, Multiple-gradient descent algorithm (MGDA) for multiobjective
-      optimization, 2012. Lawson & Hanson, Solving Least Squares Problems, chapter 23.
+      optimization, 2012. Portugal, Júdice & Vicente, A comparison of block pivoting and
+      interior-point algorithms for linear least squares problems with nonnegative
+      variables, Mathematics of Computation, 1994.
     """
     return min_norm(gramian, among=among).weights
 
@@ -164,8 +165,7 @@ def _active_set(
     least = jnp.min(jnp.where(among, unit * rows, jnp.inf))
     z = least / (unit * rows)
     matrix = gramian / unit[:, None] / unit[None, :] + z[:, None] * z[None, :]
-    shortest = jnp.argmax(jnp.where(among, z, -1.0))
-    x, iterations = nonnegative_qp(matrix, z, start=shortest, among=among)
+    x, iterations = nonnegative_qp(matrix, z, among=among)
     parts = x * (least / unit) / jnp.sum(x * z)
     zero &= among
     first_zero = (jnp.arange(len(z)) == jnp.argmax(zero)).astype(z.dtype)

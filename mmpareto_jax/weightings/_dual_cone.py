@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax._gramians.active_set import nonnegative_qp
 from mmpareto_jax._gramians.gramian import norms_of
-from mmpareto_jax.weightings._weighting import is_known
+from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax.weightings._weighting import Weighting, is_known, rows_or_ones
 
 
 def project(
     gramian: jax.Array, u: jax.Array, reg_eps: float | jax.Array, rows: jax.Array
-) -> jax.Array:
+) -> tuple[jax.Array, SolverReport]:
     r"""The weights v of the projection of :math:`\sum_k u_k g_k` on the dual cone.
 
     By duality v minimises :math:`v^\top G v` over :math:`v \ge u`. With :math:`v = u +
@@ -26,7 +29,9 @@ def project(
       rows: [K], positive.
 
     Returns:
-      v [K]. A zero gradient keeps its weight.
+      v [K], where a zero gradient keeps its weight; and how good they are. Its gap is
+      :math:`(s^\top y + \|y\|_1 \max_k (-s_k)_+) / \|\sum_k u_k g_k\|^2`, with s the
+      program's slopes: twice this bounds what any other y of no larger sum could gain.
     """
     dtype = gramian.dtype
     # Normalised first: the trace of a large Gramian would overflow.
@@ -46,6 +51,34 @@ def project(
     noise = 4 * len(u) * np.finfo(dtype).eps
     matrix = gram / unit[:, None] / unit[None, :] + jnp.diag(jnp.full_like(u, noise))
     matrix = jnp.where(jnp.diag(~alive), 1.0, matrix)
-    y, _ = nonnegative_qp(matrix, -(gram @ u) / unit, among=alive)
+    linear = -(gram @ u) / unit
+    y, systems = nonnegative_qp(matrix, linear, among=alive)
     v = u + y / unit
-    return jnp.where(jnp.isfinite(gramian).all(), v, jnp.nan)
+    report = SolverReport(_gap(matrix, linear, y, u @ gram @ u, alive), systems)
+    return jnp.where(jnp.isfinite(gramian).all(), v, jnp.nan), report
+
+
+def _gap(
+    matrix: jax.Array,
+    linear: jax.Array,
+    y: jax.Array,
+    square: jax.Array,
+    alive: jax.Array,
+) -> jax.Array:
+    """How far the program's value can be from its least, relative to the square."""
+    slopes = jnp.where(alive, matrix @ y - linear, 0.0)
+    excess = jnp.maximum(y @ slopes, 0.0) + jnp.sum(y) * jnp.max(-slopes, initial=0.0)
+    return jax.lax.stop_gradient(excess / jnp.where(square > 0, square, 1.0))
+
+
+def of_projections(
+    weights: Callable[[jax.Array, jax.Array], tuple[jax.Array, SolverReport]],
+) -> Weighting:
+    """A weighting whose state is the report, of gradients in scales of their own."""
+
+    def found(
+        gramian: jax.Array, _: SolverReport, rows: jax.Array | None = None
+    ) -> tuple[jax.Array, SolverReport]:
+        return weights(gramian, rows_or_ones(rows, gramian))
+
+    return Weighting(lambda _: SolverReport.zeros(), found, ("rows",))

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax.weightings._dual_cone import project
+from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax.weightings._dual_cone import of_projections, project
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import Weighting, check_at_least, of_rows
+from mmpareto_jax.weightings._weighting import Weighting, check_at_least
 
 
 def dualproj(
@@ -46,10 +47,11 @@ def dualproj(
     """
     check_at_least("dualproj", "reg_eps", reg_eps, 0)
 
-    def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
+    def weights(gramian: jax.Array, rows: jax.Array) -> tuple[jax.Array, SolverReport]:
         default = 1.0 / len(gramian)
         u = preference_of("dualproj", preference, gramian, default=default)
         longest = jnp.max(rows)
-        return longest * project(gramian, u * (rows / longest), reg_eps, rows)
+        v, report = project(gramian, u * (rows / longest), reg_eps, rows)
+        return longest * v, report
 
-    return of_rows(weights)
+    return of_projections(weights)

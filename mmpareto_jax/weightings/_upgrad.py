@@ -7,9 +7,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax.weightings._dual_cone import project
+from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax.weightings._dual_cone import of_projections, project
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import Weighting, check_at_least, of_rows
+from mmpareto_jax.weightings._weighting import Weighting, check_at_least
+
+# Above it the systems of all projections, K³ numbers, are solved one after the other.
+_AT_ONCE = 64
 
 
 def upgrad(
@@ -24,7 +28,7 @@ def upgrad(
         \rangle \ge 0\ \forall j} \|y - x\|
 
     The projection is :math:`J^\top v`, v minimising :math:`v^\top G v` over :math:`v
-    \ge e_k`; this is solved by an active set, up to rounding.
+    \ge e_k`; this is solved by block pivoting, up to rounding.
 
     Args:
       preference: p [K]; by default 1/K each.
@@ -52,10 +56,18 @@ def upgrad(
     """
     check_at_least("upgrad", "reg_eps", reg_eps, 0)
 
-    def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
+    def weights(gramian: jax.Array, rows: jax.Array) -> tuple[jax.Array, SolverReport]:
         p = preference_of("upgrad", preference, gramian, default=1.0 / len(gramian))
-        projected = jax.vmap(lambda u: project(gramian, u, reg_eps, rows))(jnp.diag(p))
-        # A projection is as long as what was projected.
-        return jnp.sum(rows[:, None] * projected, axis=0)
 
-    return of_rows(weights)
+        def projection(u: jax.Array) -> tuple[jax.Array, SolverReport]:
+            return project(gramian, u, reg_eps, rows)
+
+        if len(p) <= _AT_ONCE:
+            projected, reports = jax.vmap(projection)(jnp.diag(p))
+        else:
+            projected, reports = jax.lax.map(projection, jnp.diag(p))
+        # A projection is as long as what was projected.
+        found = jnp.sum(rows[:, None] * projected, axis=0)
+        return found, jax.tree.map(jnp.max, reports)
+
+    return of_projections(weights)

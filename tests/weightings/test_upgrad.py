@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,3 +30,19 @@ def test_mistakes():
         mmp.weightings.upgrad(reg_eps=np.nan)
     with pytest.raises(ValueError, match=r"upgrad: preference .*\(2,\)"):
         mmp.weightings.upgrad([1.0]).weights(jnp.eye(2), ())
+
+
+@pytest.mark.parametrize("num", [3, 8, 80])
+@pytest.mark.parametrize("rule", ["upgrad", "dualproj"])
+def test_the_report(rule, num):
+    """Of the worst projection; above K = 64 they are made one by one."""
+    rows = np.random.default_rng(num).normal(size=(num, 2 * num))
+    rows -= 0.9 * rows.mean(0)
+    tx = mmp.aggregate(getattr(mmp.weightings, rule)(), num)
+    grads = jnp.asarray(rows, jnp.float32)
+    update, state = jax.jit(tx.update)(grads, tx.init(grads[0]))
+    found = mmp.diagnostics(state)["all"]
+    assert 0 <= found["gap"] < 2e-4  # in float32, of 80 that are nearly dependent
+    assert 0 < found["iterations"] <= 200
+    cosines = rows @ np.asarray(update) / np.linalg.norm(rows, axis=1)
+    assert cosines.min() > -1e-4 * np.linalg.norm(rows, axis=1).mean()
