@@ -27,6 +27,7 @@ from mmpareto_jax.training._options.groups import GROUPS
         ({"method": None}, "method: expected one of joint, ogm"),
         ({"max_magnitude": 0.5}, "max_magnitude: expected a finite number >= 1"),
         ({"alpha": -1.0}, "alpha: expected at least 0, got -1.0"),
+        ({"probe_every": -1}, "probe_every: expected at least 0, got -1"),
         ({"width": 6}, "width: expected a multiple of 4, got 6"),
         ({"modalities": 4}, "modalities: expected 2 or 3, got 4"),
         ({"fusion": "bottleneck"}, "another one, or --encoder transformer"),
@@ -119,7 +120,8 @@ WRITTEN = """
 "variant": "official", "conflict_test": false, "magnitude": false,
 "max_magnitude": 3.0, "alpha": 0.5, "encoder": "transformer", "fusion": "bottleneck",
 "sharing": "mtan", "gradients": "features", "width": 32, "seed": 3, "epochs": 2,
-"steps": 7, "batch_size": 16, "lr": 0.1, "schedule": "constant", "momentum": 0.5,
+"steps": 7, "batch_size": 16, "probe_every": 5, "lr": 0.1,
+"schedule": "constant", "momentum": 0.5,
 "weight_decay": 0.0, "dtype": "bfloat16", "pullback": "vmap", "train_examples": 64,
 "audio_snr_db": 1.0, "visual_noise": 0.1, "visual_occlusion": 2, "modalities": 3,
 "visual_label_noise": 0.2, "contradiction": 0.4, "num_tasks": 4, "right_noise": 0.6}}
