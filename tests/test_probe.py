@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -371,6 +373,7 @@ def test_errors():
 
 # --- What it says
 
+PAGE = pathlib.Path(__file__).parents[1] / "notebooks" / "docs" / "probe.md"
 QUADRATICS = (-1.0, 1.0, 3.0, 5.0)
 
 
@@ -454,3 +457,15 @@ def test_the_table():
     )
     assert raised
     assert "by the update" not in str(mmp.probe(losses_fn)(params, *args))
+
+
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_pages_code_runs(number, capsys):
+    assert len(BLOCKS) == 2
+    exec(compile(BLOCKS[number], PAGE.name, "exec"), {})
+    out = capsys.readouterr().out
+    assert "by the update" in out
+    assert ("In 20 probes the sum raises " in out) == (number == 0)
