@@ -28,31 +28,46 @@ def measured(
     lengths = norms_of(gramian)
     found = {"norms": (lengths * rows)[:num]}
     if with_update:
-        inner = gramian[:num, num]
-        found |= {
-            "update_norm": lengths[num] * rows[num],
-            "update_descent": _cosine(-inner, lengths[:num] * lengths[num]),
-            "update_change": inner * rows[:num] * rows[num],
-        }
-    gramian, rows, lengths = gramian[:num, :num], rows[:num], lengths[:num]
+        found |= _of_the_update(gramian[:num, num], lengths, rows)
+    own = gramian[:num, :num], lengths[:num], rows[:num]
+    return found | _of_the_pairs(*own) | _of_the_sum(*own)
+
+
+def _of_the_update(
+    inner: jax.Array, lengths: jax.Array, rows: jax.Array
+) -> dict[str, jax.Array]:
+    return {
+        "update_norm": lengths[-1] * rows[-1],
+        "update_descent": _cosine(-inner, lengths[:-1] * lengths[-1]),
+        "update_change": inner * rows[:-1] * rows[-1],
+    }
+
+
+def _of_the_pairs(
+    gramian: jax.Array, lengths: jax.Array, rows: jax.Array
+) -> dict[str, jax.Array]:
     cosines = _of_pairs(_cosine(gramian, lengths[:, None] * lengths[None, :]), lengths)
     sizes = lengths * (rows / jnp.max(rows))
     ratios = _ratio(sizes[:, None], sizes[None, :])
-    found |= {
+    return {
         "cosines": cosines,
         "similarities": _of_pairs(2 * ratios / (1 + ratios**2), lengths),
         "alignment": 2 * jnp.mean(cosines) - 1,
         "conflicts": _share_negative(cosines),
     }
-    # All of it in exact multiples of the Gramian, whose terms cancel where the
-    # gradients do.
+
+
+def _of_the_sum(
+    gramian: jax.Array, lengths: jax.Array, rows: jax.Array
+) -> dict[str, jax.Array]:
+    """In exact multiples of the Gramian, whose terms cancel where the gradients do."""
     relative = rows / jnp.max(rows)
     with_sum = _product(gramian, relative)  # <g_k / rows_k, sum> / max(rows)
     total = _root(_product(relative, with_sum))
     point = min_norm(gramian, rows=rows)
     shortest = _root(_product(point.parts, _product(gramian, point.parts)))
-    fraction = num * (point.shortest / jnp.max(rows))
-    return found | {
+    fraction = len(rows) * (point.shortest / jnp.max(rows))
+    return {
         "sum_descent": _cosine(with_sum, lengths * total),
         "min_norm_cosine": _cosine(_product(point.parts, with_sum), shortest * total),
         "min_norm_length": _quotient(fraction * shortest, total),

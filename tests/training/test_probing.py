@@ -61,6 +61,7 @@ def test_what_is_written(run, probed):
         assert tag.encode() in events.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_probes(probed, tmp_path):
     def crash(step, num_steps, metrics):
         if step == 6:
