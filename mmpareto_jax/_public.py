@@ -19,6 +19,10 @@ from mmpareto_jax._gradients.objectives import (
 )
 from mmpareto_jax._gramians.gramian import gramian as gramian
 from mmpareto_jax._gramians.min_norm import min_norm_weights as min_norm_weights
+from mmpareto_jax._probe.probe import probe as probe
+from mmpareto_jax._probe.reading import Reading as Reading
+from mmpareto_jax._probe.result import Probe as Probe
+from mmpareto_jax._probe.sentence import summarize as summarize
 from mmpareto_jax.weightings import Aggregator as Aggregator
 from mmpareto_jax.weightings import LossWeighting as LossWeighting
 from mmpareto_jax.weightings import Weighting as Weighting

@@ -23,6 +23,7 @@ OPTIMISED = {
     "tests.test_golden",
     "tests.test_gramian",
     "tests.test_min_norm",
+    "tests.test_probe_cost",
     "tests.test_sharding",
 }
 # Of XLA's CPU compiler, beside what JAX leaves out.

@@ -24,6 +24,7 @@ FLOORS = (
     ("_gramians",),
     ("weightings",),
     ("_combine",),
+    ("_probe",),
     ("_public",),
     ("",),
     ("problems",),
@@ -33,12 +34,13 @@ FLOORS = (
     ("__main__",),
 )
 COMMAND_LINE = {room for floor in FLOORS[-3:] for room in floor}
-# The core, which is the first five, takes jax, numpy and optax alone.
+# The core, which is the first six, takes jax, numpy and optax alone.
 OUTSIDE = {
     "_gradients": {"jax", "numpy"},
     "_gramians": {"jax", "numpy"},
     "weightings": {"jax", "numpy", "optax"},
     "_combine": {"jax", "numpy", "optax"},
+    "_probe": {"jax", "numpy"},
     "_public": set(),
     "models": {"flax", "jax", "numpy"},
 }
@@ -148,7 +150,7 @@ def test_only_the_command_line_knows_the_trainer(graph):
     assert users - {"training"} <= COMMAND_LINE
 
 
-@pytest.mark.parametrize("room", ["_gradients", "_gramians", "_combine"])
+@pytest.mark.parametrize("room", ["_gradients", "_gramians", "_combine", "_probe"])
 def test_a_private_room_opens_without_loading_anything(graph, room):
     """Its modules may be first, then, in any order."""
     assert graph[f"mmpareto_jax.{room}"] == set()

@@ -147,7 +147,7 @@ def _compare(commands: Any) -> None:
     compare.add_argument(
         "--config", metavar="FILE", help="TOML or JSON; flags go first"
     )
-    add_options(compare, without=("task", "method", "lr", "seed"))
+    add_options(compare, without=("task", "method", "lr", "seed", "probe_every"))
 
 
 def _sweep(commands: Any) -> None:

@@ -12,12 +12,14 @@ from mmpareto_jax._gradients.manual import varying_axes
 from mmpareto_jax._gramians.gramian import check_stacked
 
 
-def check_axes(path: str, leaf: jax.Array, axis_names: tuple[str, ...]) -> None:
+def check_axes(
+    path: str, leaf: jax.Array, axis_names: tuple[str, ...], caller: str = "aggregate"
+) -> None:
     """Raises if a leaf varies over a mesh axis that is not named."""
     unknown = sorted(varying_axes(leaf) - frozenset(axis_names))
     if unknown:
         raise ValueError(
-            f"aggregate: leaf {path!r} varies over the mesh axis {unknown[0]!r}: "
+            f"{caller}: leaf {path!r} varies over the mesh axis {unknown[0]!r}: "
             "inner products would be those of this device's part alone. Reduce the "
             "gradients first (jax.lax.pmean). Or, if they are sharded over it, "
             f"pass axis_name={unknown[0]!r}; or axis_name=() if every device "

@@ -27,6 +27,7 @@ from mmpareto_jax.training._options.groups import GROUPS
         ({"method": None}, "method: expected one of joint, ogm"),
         ({"max_magnitude": 0.5}, "max_magnitude: expected a finite number >= 1"),
         ({"alpha": -1.0}, "alpha: expected at least 0, got -1.0"),
+        ({"probe_every": -1}, "probe_every: expected at least 0, got -1"),
         ({"width": 6}, "width: expected a multiple of 4, got 6"),
         ({"modalities": 4}, "modalities: expected 2 or 3, got 4"),
         ({"fusion": "bottleneck"}, "another one, or --encoder transformer"),
@@ -130,7 +131,11 @@ def test_a_config_that_was_written_before_is_read(tmp_path):
     (tmp_path / "config.json").write_text(WRITTEN)
     written = json.loads(WRITTEN)["config"]
     default = Config().to_dict()
-    later = {"refresh": 1, "smooth": None}  # options that came after it
+    later = {
+        "refresh": 1,
+        "smooth": None,
+        "probe_every": 0,
+    }  # options that came after it
     assert set(written) == set(default) - set(later)
     config = read_config(tmp_path)
     assert config.to_dict() == written | later

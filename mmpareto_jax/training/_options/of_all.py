@@ -50,6 +50,12 @@ class Run:
         None, "length of the run in steps, instead of epochs", SOME
     )
     batch_size: int = option(32, "examples per step", SOME)
+    probe_every: int = option(
+        0,
+        "steps between two looks at all objectives' gradients and at the update; "
+        "0: none; training does not change",
+        Limit(lambda x: x >= 0, "at least 0"),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmpareto_jax.training._report.run_figures import outer_legend, plain_log
+from mmpareto_jax.training._report.drawing import outer_legend, plain_log
 from mmpareto_jax.training._study.run_once import COSINE_BINS, RADII, Record
 from mmpareto_jax.training._study.summary import Row
 from mmpareto_jax.training._tasks.criteria import Measure

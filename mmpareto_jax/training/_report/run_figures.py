@@ -5,24 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib import ticker
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+from mmpareto_jax.training._report.drawing import (
+    COLOURS,
+    Record,
+    outer_legend,
+    panels,
+    plain_log,
+    series,
+    short,
+)
+from mmpareto_jax.training._report.probe_figure import probe_figure
 from mmpareto_jax.training._run.metrics import read_metrics
 from mmpareto_jax.training._tasks.criteria import Measure
-
-# Okabe & Ito's colours, which stay apart for colour-blind readers.
-_COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
-    *("#E69F00", "#56B4E9", "#000000", "#F0E442"),
-)
-_Record = dict[str, Any]
 
 
 def draw_figures(workdir: str | Path) -> list[Path]:
@@ -31,7 +29,8 @@ def draw_figures(workdir: str | Path) -> list[Path]:
     ``learning_curves.png``: accuracy and loss of every objective. For runs in which
     several objectives act on a group of parameters also, per group,
     ``cosine.png``, ``weights.png`` and ``gradient_norms.png``: what Figure 1 of the
-    MMPareto paper shows, on your own run.
+    MMPareto paper shows, on your own run. For runs with ``probe_every`` also
+    ``probe.png``.
 
     Args:
       workdir: the run's directory.
@@ -56,32 +55,35 @@ def draw_figures(workdir: str | Path) -> list[Path]:
     return paths
 
 
-def run_figures(records: Sequence[_Record]) -> dict[str, Figure]:
+def run_figures(records: Sequence[Record]) -> dict[str, Figure]:
     """The figures of a run by name, from its metrics; of at least one step."""
     train = [r for r in records if r["split"] == "train"]
     validation = [r for r in records if r["split"] == "validation"]
+    probes = [r for r in records if r["split"] == "probe"]
     groups = [k.removesuffix("/cosine") for k in train[0] if k.endswith("/cosine")]
     figures = {"learning_curves": _learning_curves(train, validation)}
     if groups:
         figures["cosine"] = _cosine(train, groups)
         figures["weights"] = _weights(train, groups)
         figures["gradient_norms"] = _gradient_norms(train, groups)
+    if probes:
+        figures["probe"] = probe_figure(probes)
     return figures
 
 
-def overlay(runs: Mapping[str, Sequence[_Record]], measure: Measure) -> Figure:
+def overlay(runs: Mapping[str, Sequence[Record]], measure: Measure) -> Figure:
     """One measure on validation, a line for each run.
 
     Args:
       runs: what a run is called -> its metrics.
       measure: what is drawn.
     """
-    figure, (axis,) = _panels(1, across=7.2)
+    figure, (axis,) = panels(1, across=7.2)
     for number, (label, records) in enumerate(runs.items()):
-        steps, values = _series(
+        steps, values = series(
             [r for r in records if r["split"] == "validation"], measure.name
         )
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         axis.plot(steps, measure.shown(values), color=colour, marker=".", label=label)
     unit = ", %" if measure.percent else ""
     axis.set(xlabel="step", ylabel=f"{measure.title}{unit}")
@@ -89,51 +91,19 @@ def overlay(runs: Mapping[str, Sequence[_Record]], measure: Measure) -> Figure:
     return figure
 
 
-def outer_legend(figure: Figure, markerscale: float = 1) -> None:
-    """One legend for all panels, beside them: it hides no curve."""
-    handles: dict[str, Artist] = {}
-    for axis in figure.axes:
-        lines, labels = axis.get_legend_handles_labels()
-        handles |= dict(zip(labels, lines, strict=True))
-    if handles:
-        legend = figure.legend(
-            list(handles.values()),
-            list(handles),
-            loc="outside right upper",
-            frameon=False,
-            fontsize="small",
-            markerscale=markerscale,
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a directory may have any name
-
-
-def plain_log(axis: Axis) -> None:
-    """Plain numbers on a logarithmic axis that spans few decades; once it is full."""
-    low, high = axis.get_view_interval()
-    if high > 1000 * low:
-        return
-    if high > 10 * low:
-        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    else:
-        axis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 5, 10)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(ticker.NullFormatter())
-
-
-def _learning_curves(train: list[_Record], validation: list[_Record]) -> Figure:
+def _learning_curves(train: list[Record], validation: list[Record]) -> Figure:
     colours = _colours(train)
     kinds = list(
         {k.split("/")[0]: None for k in train[0] if k.split("/", 1)[-1] in colours}
     )
-    figure, axes = _panels(len(kinds))
+    figure, axes = panels(len(kinds))
     for axis, kind in zip(axes, kinds, strict=True):
         for name, colour in colours.items():
-            steps, values = _series(train, f"{kind}/{name}")
+            steps, values = series(train, f"{kind}/{name}")
             if not len(steps):
                 continue
             axis.plot(steps, _smooth(values), color=colour, alpha=0.35, lw=1)
-            steps, values = _series(validation, f"{kind}/{name}")
+            steps, values = series(validation, f"{kind}/{name}")
             axis.plot(steps, values, color=colour, marker=".", label=name)
         axis.set(xlabel="step", ylabel=kind.replace("_", " "))
         if kind == "loss":
@@ -146,16 +116,16 @@ def _learning_curves(train: list[_Record], validation: list[_Record]) -> Figure:
     return figure
 
 
-def _cosine(train: list[_Record], groups: Sequence[str]) -> Figure:
-    figure, axes = _panels(len(groups))
+def _cosine(train: list[Record], groups: Sequence[str]) -> Figure:
+    figure, axes = panels(len(groups))
     for axis, group in zip(axes, groups, strict=True):
-        steps, values = _series(train, f"{group}/cosine")
+        steps, values = series(train, f"{group}/cosine")
         conflict = values < 0
         axis.axhline(0, color="0.3", lw=0.8)
-        axis.scatter(steps[~conflict], values[~conflict], s=5, color=_COLOURS[0])
-        axis.scatter(steps[conflict], values[conflict], s=9, color=_COLOURS[1])
+        axis.scatter(steps[~conflict], values[~conflict], s=5, color=COLOURS[0])
+        axis.scatter(steps[conflict], values[conflict], s=9, color=COLOURS[1])
         axis.set(
-            title=f"{_short(group)}\nconflict in {np.mean(conflict):.1%} of the steps",
+            title=f"{short(group)}\nconflict in {np.mean(conflict):.1%} of the steps",
             xlabel="step",
             ylabel="cosine of the gradients",
             ylim=(-1.05, 1.05),
@@ -163,24 +133,24 @@ def _cosine(train: list[_Record], groups: Sequence[str]) -> Figure:
     return figure
 
 
-def _weights(train: list[_Record], groups: Sequence[str]) -> Figure:
-    figure, axes = _panels(len(groups))
+def _weights(train: list[Record], groups: Sequence[str]) -> Figure:
+    figure, axes = panels(len(groups))
     for axis, group in zip(axes, groups, strict=True):
         for name in _names(train, group, "weight"):
             colour = _colours(train)[name]
-            steps, values = _series(train, f"{group}/weight/{name}")
+            steps, values = series(train, f"{group}/weight/{name}")
             axis.plot(steps, values, ".", color=colour, ms=3, label=name)
-        axis.set(title=_short(group), xlabel="step", ylabel="share of the weight")
+        axis.set(title=short(group), xlabel="step", ylabel="share of the weight")
         axis.set_ylim(-0.02, 1.02)
     outer_legend(figure, markerscale=3)
     return figure
 
 
-def _gradient_norms(train: list[_Record], groups: Sequence[str]) -> Figure:
-    figure, axes = _panels(len(groups))
+def _gradient_norms(train: list[Record], groups: Sequence[str]) -> Figure:
+    figure, axes = panels(len(groups))
     for axis, group in zip(axes, groups, strict=True):
         names = _names(train, group, "norm")
-        norms = [_series(train, f"{group}/norm/{name}")[1] for name in names]
+        norms = [series(train, f"{group}/norm/{name}")[1] for name in names]
         positive = np.concatenate(norms)
         positive = positive[positive > 0]
         if not positive.size:
@@ -190,47 +160,22 @@ def _gradient_norms(train: list[_Record], groups: Sequence[str]) -> Figure:
             colour = _colours(train)[name]
             label = f"{name}: median {np.median(values):.3g}"
             axis.hist(values, bins=bins, color=colour, alpha=0.55, label=label)
-        axis.set(title=_short(group), xlabel="norm of the gradient", ylabel="steps")
+        axis.set(title=short(group), xlabel="norm of the gradient", ylabel="steps")
         axis.set_xscale("log")
         plain_log(axis.xaxis)
         axis.legend(frameon=False, fontsize="small")
     return figure
 
 
-def _panels(num: int, across: float = 5.2) -> tuple[Figure, list[Axes]]:
-    columns = min(num, 3)
-    rows = -(-num // columns)
-    figure = Figure(figsize=(across * columns, 3.6 * rows), layout="constrained")
-    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(num)]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
-    return figure, axes
-
-
-def _short(group: str) -> str:
-    """The group's name as far as it fits above a panel."""
-    names = group.split("+")
-    if len(group) <= 40:
-        return group
-    return f"{names[0]}+{names[1]}+ … +{names[-1]} ({len(names)})"
-
-
-def _colours(train: list[_Record]) -> dict[str, str]:
+def _colours(train: list[Record]) -> dict[str, str]:
     """One colour per objective, the same in every figure."""
     names = [k.removeprefix("loss/") for k in train[0] if k.startswith("loss/")]
-    return dict(zip(names, itertools.cycle(_COLOURS), strict=False))
+    return dict(zip(names, itertools.cycle(COLOURS), strict=False))
 
 
-def _names(train: list[_Record], group: str, kind: str) -> list[str]:
+def _names(train: list[Record], group: str, kind: str) -> list[str]:
     prefix = f"{group}/{kind}/"
     return [k.removeprefix(prefix) for k in train[0] if k.startswith(prefix)]
-
-
-def _series(records: Sequence[_Record], key: str) -> tuple[np.ndarray, np.ndarray]:
-    pairs = [(r["step"], r[key]) for r in records if r.get(key) is not None]
-    steps, values = zip(*pairs, strict=True) if pairs else ((), ())
-    return np.asarray(steps), np.asarray(values, float)
 
 
 def _smooth(values: np.ndarray, span: int = 15) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import mmpareto_jax as mmp
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._report import html
 from mmpareto_jax.training._report.run_figures import run_figures
@@ -23,6 +24,9 @@ _CAPTIONS = {
     "weights": "Share of each objective's weight in the combination.",
     "gradient_norms": "Norms of the objectives' gradients on the parameters that they "
     "share.",
+    "probe": "What the probes have seen of the task's objectives, over all parameters: "
+    "the cosine of an objective's own direction and the step of the plain sum, and of "
+    "the optimiser; and for each group how far the sum is from the min-norm point.",
 }
 
 
@@ -121,6 +125,9 @@ def run_section(run: RunFiles) -> Iterator[str]:
         yield html.figures((d, _CAPTIONS[name]) for name, d in drawings.items())
     else:
         yield '<p class="note">No step is recorded yet.</p>'
+    probes = [r for r in run.metrics if r["split"] == "probe"]
+    if probes:
+        yield f"<p>{html.escape(mmp.summarize(probes))}</p>"
     yield options(config)
     yield environment(run.environment)
 

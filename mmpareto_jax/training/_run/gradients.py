@@ -155,6 +155,21 @@ def _refreshed(
     )
 
 
+def probe_of(task: Task, model_of: Model) -> Callable[..., mmp.Probe]:
+    """(params, inputs, update=...) -> what is seen of the task's own objectives.
+
+    Whatever the method makes of them; and where it lets a unimodal head only watch,
+    the head's loss is followed into its encoder.
+    """
+    outputs_of = task.attached or task.outputs
+
+    def losses_fn(params: Any, inputs: Inputs) -> dict[str, jax.Array]:
+        outputs = outputs_of(model_of(params, inputs.rest), inputs.batch)
+        return task.losses(outputs, inputs.batch)
+
+    return mmp.probe(losses_fn)
+
+
 def _of_the_features(
     config: Config,
     task: Task,

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.checkpoint import Checkpoints, Which
@@ -74,6 +75,9 @@ def train(
                 if progress is not None:
                     progress(step, config.num_steps, values)
 
+            def on_probe(step: int, found: mmp.Probe) -> None:
+                metrics.write(step, "probe", jax.device_get(found).scalars())
+
             def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
                 step, score = int(state.step), None
                 if scores is not None:
@@ -88,6 +92,7 @@ def train(
                 task,
                 state,
                 on_step=on_step,
+                on_probe=on_probe,
                 on_pause=on_pause,
                 stopped=stopped.is_set,
             )
@@ -106,6 +111,7 @@ def fit(
     *,
     on_step: Callable[[int, dict[str, Any]], None],
     on_pause: Callable[[TrainState, dict[str, float] | None], None],
+    on_probe: Callable[[int, mmp.Probe], None] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> TrainState:
     """The loop, from `state` to the end of the run.
@@ -119,6 +125,8 @@ def fit(
         that the device never waits.
       on_pause: called with the state, and its scores on the validation split, at the
         end of each epoch and of the run; and, without scores, where it is stopped.
+      on_probe: called with the number of a step and what a probe has seen before it, on
+        its batch, every ``config.probe_every`` steps.
       stopped: whether to end the run after the current step.
 
     Returns:
@@ -137,9 +145,14 @@ def fit(
         epoch, within = divmod(step - 1, config.steps_per_epoch)
         if program.between_epochs and epoch and not within:
             state = program.between_epochs(state, config, epoch, task.arrays)
-        state, values = program.step(state, next(batches))
+        batch = next(batches)
+        due = on_probe and config.probe_every and step % config.probe_every == 0
+        probed = program.probe(state, batch) if due else None
+        state, values = program.step(state, batch)
         if pending:
             on_step(step - 1, pending)
+        if on_probe and probed:
+            on_probe(step, probed)
         pending = values
         at_end = step % config.steps_per_epoch == 0 or step == config.num_steps
         stop = stopped()

@@ -55,8 +55,8 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
 
     Returns:
       For each record a dict: "step", "split" ("train" at every step, "validation" at
-      the end of an epoch and of the run), and numbers and bools by name, None for what
-      was not finite.
+      the end of an epoch and of the run, "probe" every ``probe_every`` steps), and
+      numbers and bools by name, None for what was not finite.
 
     Example:
       >>> import pathlib, tempfile

@@ -17,7 +17,12 @@ from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.base import Epoch
 from mmpareto_jax.training._methods.registry import method_of
-from mmpareto_jax.training._run.gradients import Inputs, gradients
+from mmpareto_jax.training._run.gradients import (
+    Combined,
+    Inputs,
+    gradients,
+    probe_of,
+)
 from mmpareto_jax.training._run.optimizer import optimizer
 from mmpareto_jax.training._tasks.base import Task
 
@@ -48,6 +53,8 @@ class Program(NamedTuple):
       state: the state before the first step.
       step: (state, batch) -> (state, metrics); donates the state. Metrics are
         scalars by name: losses, measures, and the diagnostics of every group.
+      probe: (state, batch) -> what ``mmp.probe`` sees of the task's objectives and of
+        the update of this step, which it does not make.
       evaluate: (state, arrays) -> name -> float: losses and measures of all examples.
       features: (state, arrays) -> encoder -> features [N, D] of all examples.
       restart: (seed, learning rate) -> the state before the first step of another run
@@ -59,6 +66,7 @@ class Program(NamedTuple):
     groups: mmp.ObjectiveGroups
     state: TrainState
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+    probe: Callable[[TrainState, Batch], mmp.Probe]
     evaluate: Callable[[TrainState, Mapping[str, Any]], dict[str, float]]
     features: Callable[[TrainState, Mapping[str, Any]], dict[str, np.ndarray]]
     restart: Callable[[int, float], TrainState]
@@ -88,6 +96,7 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     memory = method.memory(shapes)
     inputs = Inputs(rest, memory, example)
     way = gradients(config, task, method, model_of, (params, inputs), plain=plain)
+    look = probe_of(task, model_of)
     tx = optimizer(config)
 
     def begin(params: Any, seed: int) -> Any:
@@ -101,11 +110,19 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
 
         return jax.tree.map_with_path(seeded, (way.init(params), tx.init(params)))
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+    def updated(state: TrainState, batch: Batch) -> tuple[Combined, Any, Any]:
         combination, optimizer = state.opt_state
         inputs = Inputs(state.rest, state.memory, batch)
         found = way.of(combination, state.params, inputs)
-        updates, optimizer = tx.update(found.gradient, optimizer, state.params)
+        return found, *tx.update(found.gradient, optimizer, state.params)
+
+    def probe(state: TrainState, batch: Batch) -> mmp.Probe:
+        _, updates, _ = updated(state, batch)
+        inputs = Inputs(state.rest, state.memory, batch)
+        return look(state.params, inputs, update=updates)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        found, updates, optimizer = updated(state, batch)
         params = optax.apply_updates(state.params, updates)
         metrics = dict(found.seen.scores)
         for group, values in mmp.diagnostics(found.state).items():
@@ -180,6 +197,8 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
             jnp.zeros((), jnp.int32), params, rest, begin(params, config.seed), memory
         ),
         jax.jit(step, donate_argnums=0),
+        # A program of its own, so that the step is the same with it and without.
+        jax.jit(probe),
         evaluate,
         features,
         restart,

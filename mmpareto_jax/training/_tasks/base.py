@@ -32,6 +32,8 @@ class Task:
       trunk: (model, batch) -> features that all objectives share; None: there are no
         such features.
       heads: (model, features) -> predictions by objective, from these.
+      attached: `outputs` where these cut an objective off from the encoders: with it
+        reaching them; None: nothing is cut off.
     """
 
     make_model: Callable[[nnx.Rngs], nnx.Module]
@@ -44,6 +46,7 @@ class Task:
     transform: Transform | None = None
     trunk: Callable[[Any, Batch], jax.Array] | None = None
     heads: Callable[[Any, jax.Array], Outputs] | None = None
+    attached: Callable[[Any, Batch], Outputs] | None = None
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
         """Objective -> its loss on the batch, a scalar."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,20 +46,23 @@ def _classification(
         fusion = method.fusion or config.fusion
         return make_classifier(config, fusion, shapes, num_classes, rngs)
 
-    def outputs(model: Any, batch: Mapping[str, jax.Array]) -> Outputs:
+    def attached(
+        model: Any, batch: Mapping[str, jax.Array], detach: bool = False
+    ) -> Outputs:
         inputs = {name: read(name, batch[name]) for name in modalities}
-        found: Outputs = model.outputs(inputs, detach_unimodal=method.probes)
+        found: Outputs = model.outputs(inputs, detach_unimodal=detach)
         return found
 
     titles = {"joint": "multimodal"} | {name: name for name in modalities}
     return Task(
         make_model,
-        outputs,
+        functools.partial(attached, detach=method.probes),
         arrays,
         criteria={name: classification("label") for name in titles},
         titles=titles,
         main=("joint",),
         transform=transform,
+        attached=attached,
     )
 
 

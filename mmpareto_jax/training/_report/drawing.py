@@ -1,0 +1,79 @@
+"""What the figures of runs have in common: panels, colours, legends, series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+
+# Okabe & Ito's colours, which stay apart for colour-blind readers.
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
+    *("#E69F00", "#56B4E9", "#000000", "#F0E442"),
+)
+Record = dict[str, Any]
+
+
+def panels(num: int, across: float = 5.2) -> tuple[Figure, list[Axes]]:
+    """A figure with up to three panels in a row."""
+    columns = min(num, 3)
+    rows = -(-num // columns)
+    figure = Figure(figsize=(across * columns, 3.6 * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(num)]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    return figure, axes
+
+
+def outer_legend(figure: Figure, markerscale: float = 1) -> None:
+    """One legend for all panels, beside them: it hides no curve."""
+    handles: dict[str, Artist] = {}
+    for axis in figure.axes:
+        lines, labels = axis.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    if handles:
+        legend = figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside right upper",
+            frameon=False,
+            fontsize="small",
+            markerscale=markerscale,
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a directory may have any name
+
+
+def plain_log(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis that spans few decades; once it is full."""
+    low, high = axis.get_view_interval()
+    if high > 1000 * low:
+        return
+    if high > 10 * low:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    else:
+        axis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 5, 10)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def short(group: str) -> str:
+    """The group's name as far as it fits above a panel."""
+    names = group.split("+")
+    if len(group) <= 40:
+        return group
+    return f"{names[0]}+{names[1]}+ … +{names[-1]} ({len(names)})"
+
+
+def series(records: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the records that have one."""
+    pairs = [(r["step"], r[key]) for r in records if r.get(key) is not None]
+    steps, values = zip(*pairs, strict=True) if pairs else ((), ())
+    return np.asarray(steps), np.asarray(values, float)
