@@ -241,6 +241,10 @@ def steps(losses_fn, params, inputs):
         "MMPareto, vmap": combined(mmp.mmpareto, pullback="vmap"),
         "MMPareto, keep='gramian'": combined(mmp.mmpareto, keep="gramian"),
     }
+    # A step that finds weights, and one of the nine between.
+    state, kept = combined(mmp.mmpareto, every=10)
+    ways["MMPareto, every=10, refresh"] = state, kept
+    ways["MMPareto, every=10, between"] = state._replace(age=jnp.int32(1)), kept
     rows, base = [], None
     for name, (state, direction) in ways.items():
 
