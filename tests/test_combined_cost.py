@@ -39,7 +39,7 @@ def as_shapes(tree):
 )
 def test_the_memory_is_that_of_the_largest_leaf(num, pullback):
     """Its rows, and of many an eighth side by side."""
-    width, depth = 256, 10
+    width, depth = 512, 10
     losses_fn, params, args = heads(num, depth, width, batch=32)
     params, args = as_shapes((params, args))
     step = mmp.combined_grads(

@@ -96,7 +96,7 @@ def _matrix_product(leaf: Stack, dtype: jnp.dtype, rows: jax.Array | None) -> ja
     """The products of many rows, part by part of their length.
 
     What is written for a product, rows that are divided, or side by side, or
-    transposed, is then an eighth of the rows at most.
+    transposed, is then an eighth of long rows.
     """
     inverse = None if rows is None else (1 / rows).astype(dtype)
 
