@@ -10,6 +10,7 @@ from mmpareto_jax._combine.combined_grads import combined_grads as combined_grad
 from mmpareto_jax._combine.feature_level import FeatureLevel as FeatureLevel
 from mmpareto_jax._combine.feature_level import feature_level as feature_level
 from mmpareto_jax._combine.mmpareto_transformation import mmpareto as mmpareto
+from mmpareto_jax._combine.refresh import RefreshState as RefreshState
 from mmpareto_jax._combine.scalarize import scalarize as scalarize
 from mmpareto_jax._combine.state import AggregateState as AggregateState
 from mmpareto_jax._combine.state import diagnostics as diagnostics

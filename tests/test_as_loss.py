@@ -97,10 +97,6 @@ def test_a_state_is_passed_in_and_returned(name):
     assert set(mmp.diagnostics(state)) == {"joint+audio", "joint+visual"}
 
 
-@pytest.mark.skipif(
-    "every" not in inspect.signature(mmp.combined_grads).parameters,
-    reason="combined_grads has no `every`",
-)
 @pytest.mark.parametrize("length", ["guarded", "free"])
 def test_weights_refreshed_now_and_then(length):
     losses_fn, params, args = problem()
@@ -610,7 +606,7 @@ STATELESS |= {"trimmed_mean", "uniform", "upgrad"}
 def test_which_rules_need_a_state():
     """Those that say so in their table, and random ones."""
     losses_fn, params, args = trunk()
-    given = {"constant": (jnp.ones(3),), "preference": (jnp.ones(3),)}
+    given = {"constant": (jnp.ones(3),), "smoothed": (mmp.weightings.mgda(),)}
     for name in (x for x in dir(mmp.weightings) if not x.startswith("_")):
         make = getattr(mmp.weightings, name)
         if not inspect.isfunction(make):

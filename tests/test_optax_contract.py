@@ -31,6 +31,7 @@ ARGUMENTS = {
     "constant": {"weights": [1.0, 0.5, 2.0]},
     "mmpareto": {"gamma": lambda step: 1 + step / 4},
     "nash_mtl": {"update_every": 2},
+    "smoothed": {"weighting": mmp.weightings.gradnorm()},
 }
 # One of each way through the code that all rules share, for what a rule has no say in:
 # of a Gramian in one scale, with a state, with losses; of the losses themselves; of the

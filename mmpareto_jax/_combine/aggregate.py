@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +115,22 @@ def aggregate(
     )
 
 
+class Combined(NamedTuple):
+    """What an update comes to.
+
+    Attributes:
+      updates: of the parameters.
+      state: after it.
+      weights: of each group of several objectives; None for a rule without weights.
+      gramians: of each of these groups.
+    """
+
+    updates: optax.Updates
+    state: AggregateState
+    weights: dict[str, Weights | None]
+    gramians: dict[str, Gramians]
+
+
 class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """The transformation, and what it does where nobody has the rows.
 
@@ -122,15 +138,21 @@ class Aggregation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
       weigh: ``weigh(gramians, state, losses=...) -> (weights, everywhere, state)``, of
         each group from its Gramians; and [K] of all objectives, if an objective's
         weight is the same in every group. None for a rule without weights.
+      combine_rows: what ``update`` does, and the weights that it found.
       groups: which objectives act on which parameters.
       reads_gramians: whether it, or the diagnostics, look at what is in them.
+      weighs_gramians: whether its weights depend on what is in them.
+      weighs_leaves: whether every parameter has weights of its own.
       axis_names: over which Gramians are summed.
       check: ``check(path, rows)`` raises if they vary over others.
     """
 
     weigh: Weigh | None
+    combine_rows: Callable[..., Combined]
     groups: ObjectiveGroups
     reads_gramians: bool
+    weighs_gramians: bool
+    weighs_leaves: bool
     axis_names: tuple[str, ...]
     check: Callable[[str, jax.Array], None]
 
@@ -174,12 +196,12 @@ def transformation(
         axes = [varying_axes(x) for x in jax.tree.leaves(params)]
         return vary(state, frozenset().union(*axes) - frozenset(axis_names))
 
-    def update(
+    def combine_rows(
         updates: optax.Updates,
         state: AggregateState,
         params: optax.Params | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, AggregateState]:
+    ) -> Combined:
         leaves = named_leaves(updates)
         by_group = _by_group(groups, leaves)
         check_leaves(groups, leaves, params)
@@ -210,7 +232,16 @@ def transformation(
         combined = [out[path] for path, _ in leaves]
         tree = jax.tree.unflatten(jax.tree.structure(updates), combined)
         found = dict(zip(by_group, gramians, strict=True))
-        return tree, AggregateState(rule_state, _seen(found, weights, state))
+        after = AggregateState(rule_state, _seen(found, weights, state))
+        return Combined(tree, after, weights, found)
+
+    def update(
+        updates: optax.Updates,
+        state: AggregateState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, AggregateState]:
+        return combine_rows(updates, state, params, **extra_args)[:2]
 
     def weigh(
         gramians: Mapping[str, Gramians], state: AggregateState, **extra_args: Any
@@ -230,8 +261,9 @@ def transformation(
         return weights, kind.everywhere(shared), after
 
     found = Aggregation(init, update)
-    found.weigh = weigh if weighs else None
-    found.reads_gramians, found.groups = read, groups
+    found.weigh, found.combine_rows = weigh if weighs else None, combine_rows
+    found.reads_gramians, found.weighs_gramians = read, kind.reads_gramians
+    found.weighs_leaves, found.groups = of_leaf is not None, groups
     found.axis_names, found.check = axis_names, check
     return found
 

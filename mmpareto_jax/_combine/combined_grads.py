@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import jax
 import optax
 
 from mmpareto_jax._combine.aggregate import Aggregation
-from mmpareto_jax._combine.weighted_pass import Step
+from mmpareto_jax._combine.refresh import Refresh, every_of
+from mmpareto_jax._combine.weighted_pass import Step, unread_gramians
 from mmpareto_jax._gradients.backward import pull_back
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree
 from mmpareto_jax._gradients.objectives import (
@@ -45,6 +47,8 @@ def combined_grads(
     combination: Callable[[ObjectiveGroups], optax.GradientTransformationExtraArgs],
     *,
     has_aux: bool = False,
+    every: int | Callable[[jax.Array], Any] = 1,
+    length: Literal["guarded", "free"] = "guarded",
     keep: Literal["rows", "gramian"] = "rows",
     pullback: Pullback = "unroll",
 ) -> CombinedGrads:
@@ -68,6 +72,17 @@ def combined_grads(
         mmp.weightings.mgda())``. It may make smaller groups of its own (layers), whose
         objectives are those that reach their parameters.
       has_aux: whether `losses_fn` returns ``(losses, aux)``.
+      every: weights are found at every so many steps, and kept between: an integer, or
+        a function of the step (int32, from 0), as a schedule is. On a step that finds
+        them all objectives are pulled back; on all others one backward pass of the
+        weighted losses is all there is, the price of a plain step. Both are in one
+        program. What a rule keeps of its own, a schedule's count too, moves on when
+        weights are found. Rules that need no Gramian find weights at every step.
+      length: "guarded": between, a group's gradient is shortened to the norm that it
+        had when its weights were found, where it would be longer. Weights belong to the
+        gradients that they were found for: of 10,000 and more, as magnitudes restored
+        along a gradient that almost vanishes, they are a step off a cliff when it has
+        grown again. "free" leaves the length as it comes.
       keep: what is kept of the objectives' gradients until they are combined. "rows":
         all of them, K times the shared parameters. "gramian": of every parameter its
         inner products alone, and when the weights are known, a second backward pass
@@ -83,12 +98,13 @@ def combined_grads(
       optimiser; no ``mmpareto`` comes after it.
 
     Raises:
-      TypeError: with "gramian", `combination` returns something else than ``mmpareto``
-        or ``aggregate`` does (a chain, say).
-      ValueError: an unknown `keep` or `pullback`; when the functions are called, what
+      TypeError: with "gramian" or `every`, `combination` returns something else than
+        ``mmpareto`` or ``aggregate`` does (a chain, say).
+      ValueError: an unknown `keep`, `length` or `pullback`; an `every` that is below 1,
+        no integer, or traced; when the functions are called, what
         :func:`objective_groups` raises, groups that `combination` made of itself and
-        that disagree with what the losses reach; and with "gramian", a rule that is an
-        ``Aggregator``, which combines the rows themselves.
+        that disagree with what the losses reach; and with "gramian" or `every`, a rule
+        that is an ``Aggregator``, which combines the rows themselves.
 
     Example:
       >>> import jax
@@ -112,12 +128,21 @@ def combined_grads(
         raise ValueError(
             f"combined_grads: `keep` must be 'rows' or 'gramian', got {keep!r}."
         )
+    if length not in ("guarded", "free"):
+        raise ValueError(
+            f"combined_grads: `length` must be 'guarded' or 'free', got {length!r}."
+        )
+    schedule = every_of(every)
+    refresh = schedule and Refresh(schedule, length == "guarded", keep)
 
     def groups(params: PyTree, *args: Any, **kwargs: Any) -> ObjectiveGroups:
         return objective_groups(losses_fn, params, *args, has_aux=has_aux, **kwargs)
 
     def init(params: PyTree, *args: Any, **kwargs: Any) -> PyTree:
-        return combination(groups(params, *args, **kwargs)).init(params)
+        transformation = combination(groups(params, *args, **kwargs))
+        if refresh is None or not _reads(transformation):
+            return transformation.init(params)
+        return refresh.init(_aggregation(transformation, "every"), params)
 
     def value_and_grads(
         state: PyTree, params: PyTree, *args: Any, **kwargs: Any
@@ -129,10 +154,18 @@ def combined_grads(
         # They may be its own, of layers for example.
         own = getattr(transformation, "groups", found)
         rows = rows_as_given(own, pulled.names, params, pulled.rows, "combined_grads")
-        known = not getattr(transformation, "reads_gramians", True)
-        if keep == "gramian" or known:
-            step = Step(pulled, own, rows, params, pullback)
-            grads, state = step.weighted(_aggregation(transformation), state)
+        step = Step(pulled, own, rows, params, pullback)
+        if not _reads(transformation):
+            gramians = unread_gramians(own, params)
+            known, state = step.weigh(transformation, gramians, state)
+            grads = step.weighted(transformation, known, again=False)
+        elif refresh is not None:
+            rule = _aggregation(transformation, "every")
+            grads, state = refresh.step(step, rule, state)
+        elif keep == "gramian":
+            rule = _aggregation(transformation, "keep='gramian'")
+            known, state = step.weigh(rule, step.gramians(rule), state)
+            grads = step.weighted(rule, known, again=True)
         else:
             stacked = stacked_gradients(pulled, rows, params, pullback)
             grads, state = transformation.update(
@@ -144,16 +177,21 @@ def combined_grads(
     return CombinedGrads(groups, init, value_and_grads)
 
 
-def _aggregation(transformation: Any) -> Aggregation:
+def _reads(transformation: Any) -> bool:
+    """Whether anything reads the Gramians."""
+    return getattr(transformation, "reads_gramians", True)
+
+
+def _aggregation(transformation: Any, option: str) -> Aggregation:
     if not isinstance(transformation, Aggregation):
         raise TypeError(
-            "combined_grads: with keep='gramian' `combination` must return what "
+            f"combined_grads: with {option} `combination` must return what "
             "mmp.mmpareto or mmp.aggregate returns; an optimiser comes after "
             f"combined_grads. Got {type(transformation).__name__}."
         )
     if transformation.weigh is None:
         raise ValueError(
             "combined_grads: this rule combines the rows of gradients themselves, and "
-            "has no weights: it needs keep='rows'."
+            f"has no weights that {option} could go on with."
         )
     return transformation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -16,7 +16,7 @@ def varying_axes(x: Any) -> frozenset[str]:
 
     With ``shard_map(..., check_vma=False)``, and outside of ``shard_map``, none.
     """
-    kind: Any = jax.typeof(x) if isinstance(x, jax.Array) else None
+    kind: Any = jax.typeof(x) if isinstance(x, jax.Array) else x
     # Its name has changed between versions of jax.
     found: Any = getattr(kind, "vma", None)
     if found is None:
@@ -51,3 +51,27 @@ def shared_axes(x: jax.Array, axis_names: Sequence[str]) -> tuple[str, ...]:
 
     own = varying_axes(x)
     return tuple(name for name in axis_names if name in own or not told(name))
+
+
+def alike_cond(
+    which: jax.Array, yes: Callable[[], Tree], no: Callable[[], Tree]
+) -> Tree:
+    """``lax.cond`` of branches that may differ in the axes over which values vary."""
+    found: Tree
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        found = lax.cond(which, yes, no)
+        return found
+    kinds = [jax.tree.leaves(jax.eval_shape(branch)) for branch in (yes, no)]
+    axes = [varying_axes(a) | varying_axes(b) for a, b in zip(*kinds, strict=True)]
+
+    def typed(branch: Callable[[], Tree]) -> Callable[[], Tree]:
+        def call() -> Tree:
+            leaves, structure = jax.tree.flatten(branch())
+            varied = [vary(x, own) for x, own in zip(leaves, axes, strict=True)]
+            same: Tree = jax.tree.unflatten(structure, varied)
+            return same
+
+        return call
+
+    found = lax.cond(which, typed(yes), typed(no))
+    return found

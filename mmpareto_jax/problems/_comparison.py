@@ -172,8 +172,9 @@ def combination_of(
       >>> transformation = problems.combination_of("nash-mtl", ["first", "second"])
     """
     known = {n: f for n, f in vars(weightings).items() if n[0].islower()}
-    # It has no default weights; the plain constant is "uniform".
-    known = {n: f for n, f in known.items() if callable(f) and n != "constant"}
+    # They have no default; the plain constant is "uniform".
+    given = ("constant", "smoothed")
+    known = {n: f for n, f in known.items() if callable(f) and n not in given}
     key = {"pareto": "mgda"}.get(name, name.replace("-", "_"))
     if key == "mmpareto":
         return mmpareto(tuple(objectives))

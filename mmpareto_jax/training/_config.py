@@ -18,7 +18,12 @@ from mmpareto_jax.training._choices import (
     spelled,
 )
 from mmpareto_jax.training._options.of_all import EMBEDDED, Model, Optimisation, Run
-from mmpareto_jax.training._options.of_methods import Gamma, Imbalance, MMPareto
+from mmpareto_jax.training._options.of_methods import (
+    Gamma,
+    Imbalance,
+    MMPareto,
+    Weights,
+)
 from mmpareto_jax.training._options.of_tasks import (
     AVDigits,
     DigitTasks,
@@ -45,6 +50,7 @@ class Config(
     Imbalance,
     MMPareto,
     Gamma,
+    Weights,
     Optimisation,
     Model,
     Run,
@@ -102,6 +108,11 @@ class Config(
         check("method", self.method, self.method not in other, f"one for {kind} tasks")
         meets = self.fusion != "bottleneck" or self.encoder == "transformer"
         check("fusion", self.fusion, meets, "another one, or --encoder transformer")
+        same = self.method != "mmpareto" or self.variant == "paper"
+        expected = "none with variant official"
+        check("smooth", self.smooth, self.smooth is None or same, expected)
+        free = self.refresh == 1 or self.gradients == "parameters"
+        check("refresh", self.refresh, free, "1 with gradients features")
         fits = self.batch_size <= self.num_train
         check("batch_size", self.batch_size, fits, "at most train_examples")
 

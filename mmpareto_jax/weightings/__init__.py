@@ -31,6 +31,7 @@ from mmpareto_jax.weightings._pcgrad import pcgrad as pcgrad
 from mmpareto_jax.weightings._random import random as random
 from mmpareto_jax.weightings._rlw import rlw as rlw
 from mmpareto_jax.weightings._sdmgrad import sdmgrad as sdmgrad
+from mmpareto_jax.weightings._smoothed import smoothed as smoothed
 from mmpareto_jax.weightings._stch import stch as stch
 from mmpareto_jax.weightings._trimmed_mean import trimmed_mean as trimmed_mean
 from mmpareto_jax.weightings._uncertainty import uncertainty as uncertainty

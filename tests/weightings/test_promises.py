@@ -115,7 +115,8 @@ def test_every_method_is_here():
     public = {
         name for name in vars(mmp.weightings) if name.islower() and name[0] != "_"
     }
-    assert set(METHODS) == public
+    # Around another rule, of whose promises a mean keeps none.
+    assert set(METHODS) == public - {"smoothed"}
 
 
 @pytest.mark.parametrize("name", NAMES)

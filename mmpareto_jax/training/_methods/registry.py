@@ -22,7 +22,19 @@ Rule: TypeAlias = "mmp.Weighting | mmp.LossWeighting | mmp.Aggregator"
 
 
 def _of_rule(rule: Callable[[Config], Rule]) -> Method:
-    return Method(lambda groups, config: mmp.aggregate(rule(config), groups))
+    return Method(
+        lambda groups, config: mmp.aggregate(_smoothed(rule(config), config), groups)
+    )
+
+
+def _smoothed(rule: Rule, config: Config) -> Rule:
+    if config.smooth is None:
+        return rule
+    if not isinstance(rule, mmp.Weighting):
+        raise ValueError(
+            f"smooth: expected none for {config.method}, which weights no gradients"
+        )
+    return mmp.weightings.smoothed(rule, config.smooth)
 
 
 def _uniform_gamma(config: Config) -> Rule:
@@ -41,7 +53,7 @@ def _mmpareto(groups: Groups, config: Config) -> Transformation:
         magnitude=config.magnitude,
         max_magnitude=config.max_magnitude,
     )
-    return mmp.aggregate(rule, groups)
+    return mmp.aggregate(_smoothed(rule, config), groups)
 
 
 # The methods that are more than a rule of the library as it is by default.

@@ -11,7 +11,12 @@ from mmpareto_jax.training._choices import (
     TaskName,
 )
 from mmpareto_jax.training._options.of_all import Model, Optimisation, Run
-from mmpareto_jax.training._options.of_methods import Gamma, Imbalance, MMPareto
+from mmpareto_jax.training._options.of_methods import (
+    Gamma,
+    Imbalance,
+    MMPareto,
+    Weights,
+)
 from mmpareto_jax.training._options.of_tasks import (
     AVDigits,
     DigitTasks,
@@ -48,6 +53,7 @@ GROUPS = (
     Group(Run, "the run"),
     Group(Model, "the model"),
     Group(Optimisation, "the optimisation"),
+    Group(Weights, "rules that weight gradients"),
     Group(Gamma, methods=("mmpareto", "uniform-gamma")),
     Group(MMPareto, methods=("mmpareto",)),
     Group(Imbalance, methods=("ogm", "ogm-ge", "agm", "pmr", "greedy", "relearning")),

@@ -6,7 +6,21 @@ import dataclasses
 import math
 from typing import Literal
 
-from mmpareto_jax.training._options.option import NOT_NEGATIVE, Limit, option
+from mmpareto_jax.training._options.option import NOT_NEGATIVE, SOME, Limit, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Of rules that weight gradients: when they do, and for how long."""
+
+    refresh: int = option(
+        1, "find weights every so many steps, and keep them between", SOME
+    )
+    smooth: float | None = option(
+        None,
+        "decay of a running mean of the weights; default: none",
+        Limit(lambda x: 0 <= x < 1, "0 <= decay < 1"),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from flax import nnx
 
 import mmpareto_jax as mmp
 from mmpareto_jax.training._batch import Batch
+from mmpareto_jax.training._choices import MULTIMODAL_METHODS
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.base import Method
 from mmpareto_jax.training._tasks.base import Task
@@ -111,6 +112,8 @@ def gradients(
         return _of_the_features(
             config, task, method, model_of, losses_of=losses_of, example=example
         )
+    if config.refresh > 1 and config.method not in MULTIMODAL_METHODS:
+        return _refreshed(config, method, losses_fn, example)
     groups = mmp.objective_groups(losses_fn, *example, has_aux=True)
     combination = method.combination(groups, config)
     value_and_grads = mmp.value_and_objective_grads(
@@ -125,6 +128,31 @@ def gradients(
         return Combined(seen, stacked, combined, state)
 
     return Gradients(groups, combination.init, of)
+
+
+def _refreshed(
+    config: Config,
+    method: Method,
+    losses_fn: Callable[[Any, Inputs], tuple[Any, Seen]],
+    example: tuple[Any, Inputs],
+) -> Gradients:
+    """Weights are kept between; the objectives' gradients are there now and then."""
+    params, inputs = example
+    step = mmp.combined_grads(
+        losses_fn,
+        lambda groups: method.combination(groups, config),
+        has_aux=True,
+        every=config.refresh,
+        pullback=config.pullback,
+    )
+
+    def of(state: Any, params: Any, inputs: Inputs) -> Combined:
+        ((_, seen), grads), state = step.value_and_grads(state, params, inputs)
+        return Combined(seen, grads, grads, state)
+
+    return Gradients(
+        step.groups(params, inputs), lambda params: step.init(params, inputs), of
+    )
 
 
 def _of_the_features(

@@ -1,0 +1,115 @@
+"""Weights that a backward pass can begin with, as factors that are within range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from mmpareto_jax._combine.kinds import Weights
+from mmpareto_jax._gramians.gramian import Gramians, power_below
+
+# What a pass's result is divided by, and then multiplied by.
+Scale: TypeAlias = tuple[jax.Array, jax.Array]
+
+
+class Known(NamedTuple):
+    """Weights that are known before the gradients are.
+
+    Attributes:
+      groups: group -> [K_g]; or [K], if they are the same in every group.
+      leaves: path -> [K_g], for a parameter with weights of its own.
+      group_scales: group -> the scale of its parameters' sums.
+      leaf_scales: path -> that of a parameter with weights of its own.
+    """
+
+    groups: dict[str, jax.Array] | jax.Array
+    leaves: dict[str, jax.Array]
+    group_scales: dict[str, Scale]
+    leaf_scales: dict[str, Scale]
+
+    def restored(self, group: str, named: tuple[str, Any], x: jax.Array) -> jax.Array:
+        """A parameter's gradient, in its own dtype, from what the pass gave for it."""
+        path, param = named
+        scale = self.leaf_scales.get(path, self.group_scales.get(group))
+        if scale is None:
+            return x
+        whole: jax.Array = _restored(x, *scale)
+        return whole.astype(param.dtype)
+
+
+def known_weights(
+    weights: Mapping[str, Weights],
+    gramians: Mapping[str, Gramians],
+    members: Mapping[str, list[str]],
+) -> Known:
+    """The weights of the gradients themselves.
+
+    Args:
+      weights: group -> those of gradients that are divided by the Gramian's rows.
+      gramians: of each group of several objectives.
+      members: group -> the paths of its parameters.
+    """
+    groups: dict[str, jax.Array] = {}
+    known = Known(groups, {}, {}, {})
+    for name, own in members.items():
+        if name in gramians:
+            middle = _middle(gramians[name].rows)
+            relative = middle / gramians[name].rows
+            given = weights[name]
+            if given.leaves is None:
+                size = _size(given.group)
+                groups[name] = given.group / size * relative
+                known.group_scales[name] = middle, size
+            for path, x in zip(own, given.leaves or (), strict=False):
+                known.leaves[path] = x / _size(x) * relative
+                known.leaf_scales[path] = middle, _size(x)
+        elif name in weights:
+            size = _size(weights[name].group)
+            groups[name] = weights[name].group / size
+            known.group_scales[name] = jnp.ones_like(size), size
+    return known
+
+
+def alike(weights: jax.Array, rows: Mapping[str, tuple[int, ...]]) -> Known:
+    """From weights [K] that are the same in every group.
+
+    Args:
+      weights: in the order of the backward pass's objectives.
+      rows: group -> the objectives that reach it; where one of their weights is not
+        finite, all of the group shows it.
+    """
+    finite = jnp.isfinite(weights)
+    size = _size(jnp.where(finite, weights, 0))
+    one = jnp.ones_like(size)
+    scales = {
+        name: (one, jnp.where(finite[jnp.array(own)].all(), size, jnp.nan))
+        for name, own in rows.items()
+        if own
+    }
+    return Known(weights / size, {}, scales, {})
+
+
+# Traced and lowered once for all parameters of one shape.
+@jax.jit
+def _restored(x: jax.Array, middle: jax.Array, size: jax.Array) -> jax.Array:
+    wide = jnp.promote_types(x.dtype, size.dtype)
+    return x.astype(wide) / middle.astype(wide) * size.astype(wide)
+
+
+def _size(weights: jax.Array) -> jax.Array:
+    """The power of two below the largest; NaN where one of them is not finite.
+
+    So that it is seen in every number, and not only where a cotangent arrives.
+    """
+    largest = jnp.max(jnp.abs(weights))
+    return jnp.where(jnp.isfinite(largest), power_below(largest), jnp.nan)
+
+
+def _middle(rows: jax.Array) -> jax.Array:
+    """The power of two halfway between the scales of the longest and the shortest."""
+    exponents = jnp.frexp(rows)[1] - 1
+    halfway = (jnp.max(exponents) + jnp.min(exponents)) // 2
+    return jnp.ldexp(jnp.ones((), rows.dtype), halfway)
