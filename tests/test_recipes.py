@@ -9,7 +9,7 @@ import re
 import pytest
 
 PAGES = pathlib.Path(__file__).parent.parent / "notebooks" / "docs" / "recipes"
-NEEDS = {"nnx": "flax"}
+NEEDS = {"nnx": "flax", "kauldron": "kauldron", "tunix": "tunix"}
 
 
 def blocks(path):
