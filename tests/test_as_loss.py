@@ -583,6 +583,8 @@ def test_errors():
     losses_fn, params, args = problem()
     with pytest.raises(ValueError, match="`keep` must be 'rows' or 'gramian'"):
         mmp.as_loss(losses_fn, mmp.mmpareto, keep="all")
+    with pytest.raises(ValueError, match="`every` must be an integer >= 1"):
+        mmp.as_loss(losses_fn, mmp.mmpareto, every=0)
     loss = mmp.as_loss(losses_fn, rule("pcgrad"))
     with pytest.raises(ValueError, match="this rule has a state: call loss"):
         jax.grad(loss)(params, *args)

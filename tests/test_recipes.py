@@ -9,7 +9,12 @@ import re
 import pytest
 
 PAGES = pathlib.Path(__file__).parent.parent / "notebooks" / "docs" / "recipes"
-NEEDS = {"nnx": "flax", "kauldron": "kauldron", "tunix": "tunix"}
+NEEDS = {
+    "nnx": "flax",
+    "kauldron": "kauldron",
+    "tunix": "tunix",
+    "reinforcement_learning": "gymnax",
+}
 
 
 def blocks(path):
