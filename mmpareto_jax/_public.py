@@ -2,6 +2,9 @@
 
 from mmpareto_jax import weightings as weightings
 from mmpareto_jax._combine.aggregate import aggregate as aggregate
+from mmpareto_jax._combine.as_loss import CombinedLoss as CombinedLoss
+from mmpareto_jax._combine.as_loss import LossState as LossState
+from mmpareto_jax._combine.as_loss import as_loss as as_loss
 from mmpareto_jax._combine.combined_grads import CombinedGrads as CombinedGrads
 from mmpareto_jax._combine.combined_grads import combined_grads as combined_grads
 from mmpareto_jax._combine.feature_level import FeatureLevel as FeatureLevel

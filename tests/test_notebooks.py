@@ -23,6 +23,7 @@ FIGURES = {
     "04_multi_task": 3,
     "05_your_model": 1,
     "06_scale": 2,
+    "07_physics_informed": 3,
 }
 BADGE = re.compile(
     r"\[!\[Open in Colab\]\(https://colab\.research\.google\.com/assets/"

@@ -175,7 +175,7 @@ def objective_groups(
       joint           joint            head
       none            -                unused
     """
-    dynamic, rebuild = _split_arrays((args, kwargs))
+    dynamic, rebuild = split_arrays((args, kwargs))
     found: list[ObjectiveGroups] = []
 
     def record(params: PyTree, dynamic: list[Any]) -> None:
@@ -268,7 +268,7 @@ def check_pullback(pullback: str, caller: str) -> None:
         )
 
 
-def _split_arrays(tree: PyTree) -> tuple[list[Any], Callable[[list[Any]], PyTree]]:
+def split_arrays(tree: PyTree) -> tuple[list[Any], Callable[[list[Any]], PyTree]]:
     """The leaves of a tree that are arrays, and how to put others in their places."""
     leaves, treedef = jax.tree.flatten(tree)
     where = [i for i, x in enumerate(leaves) if hasattr(x, "shape")]
