@@ -29,6 +29,7 @@ from mmpareto_jax._gramians.products import (
     leaf_gramian,
     row_peaks,
 )
+from mmpareto_jax._gramians.short import side_by_side
 
 # A float32 Gramian is trusted when the squares on its diagonal lie between these:
 # products below 1e-38 that were flushed to zero, even 1e8 of them, are then below one
@@ -139,21 +140,20 @@ def group_gramians(
         return []
     axes = frozenset().union(*(varying_axes(x) for leaves in groups for x in leaves))
     axes -= frozenset(axis_names)
-    each = [
-        (
-            [few_apart(x) for x in leaves],
-            wide(*leaves),
-            [shared_axes(x, axis_names) for x in leaves],
-        )
-        for leaves in groups
-    ]
+    each = []
+    for leaves in groups:
+        stacks = [few_apart(x) for x in leaves] if of_leaves else side_by_side(leaves)
+        shares = [shared_axes(x[0], axis_names) for x in stacks]
+        each.append((stacks, wide(*leaves), shares))
     first = [_plain(*group, of_leaves=of_leaves) for group in each]
     squares = jnp.concatenate([jnp.diagonal(g.total) for g in first])
     safe = is_trusted(squares)
     chosen: list[Gramians] = lax.cond(
         safe,
         lambda: vary(first, axes),
-        lambda: vary([rescaled(*group, of_leaves=of_leaves) for group in each], axes),
+        lambda: vary(
+            [rescaled(*own, of_leaves=of_leaves, compact=True) for own in each], axes
+        ),
     )
     return chosen
 
@@ -171,8 +171,9 @@ def _plain(
     rows: jax.Array | None = None,
     *,
     of_leaves: bool,
+    compact: bool = False,
 ) -> Gramians:
-    parts = [leaf_gramian(leaf, dtype, rows) for leaf in leaves]
+    parts = [leaf_gramian(leaf, dtype, rows, compact=compact) for leaf in leaves]
     total, whole = summed(parts, shares, of_leaves=of_leaves)
     return Gramians(total, whole, jnp.ones_like(total[0]) if rows is None else rows)
 
@@ -188,6 +189,7 @@ def rescaled(
     shares: Sequence[tuple[str, ...]],
     *,
     of_leaves: bool = True,
+    compact: bool = False,
 ) -> Gramians:
     """The Gramians of a group whose rows are each divided by their power of two."""
     peaks = [row_peaks(leaf).astype(dtype) for leaf in leaves]
@@ -196,7 +198,7 @@ def rescaled(
     own = power_below(peak)
     shortest = jnp.min(jnp.where(usable, own, jnp.inf))
     rows = jnp.where(usable, own, jnp.where(usable.any(), shortest, 1))
-    return _plain(leaves, dtype, shares, rows, of_leaves=of_leaves)
+    return _plain(leaves, dtype, shares, rows, of_leaves=of_leaves, compact=compact)
 
 
 def power_below(x: jax.Array) -> jax.Array:

@@ -20,9 +20,13 @@ from mmpareto_jax._gradients.stacks import Stack, apart
 # than this is left to XLA's own tree reduction.
 _LONGEST_RUN = 8192
 
-# Up to this many objectives the products of all pairs are one reduction, which reads
-# every row once; its program grows with their square. Beyond, one matrix product.
+# Up to this many objectives rows are handled one by one.
 FEW = 8
+
+# The products of all pairs as one reduction read every row once, and are the fastest;
+# but a program that takes seconds to compile for each leaf. Three rows have it always,
+# up to FEW where a row is so long that it pays; all others are one matrix product.
+_PAIRS, _LONG_ROW = 3, 2**18
 
 
 def few_apart(leaf: jax.Array) -> Stack:
@@ -56,9 +60,13 @@ def divided(row: jax.Array, scale: jax.Array) -> jax.Array:
     return row.astype(scale.dtype) * (1 / scale)
 
 
-@functools.partial(jax.jit, static_argnames="dtype")
+@functools.partial(jax.jit, static_argnames=("dtype", "compact"))
 def leaf_gramian(
-    leaf: Stack, dtype: jnp.dtype, rows: jax.Array | None = None
+    leaf: Stack,
+    dtype: jnp.dtype,
+    rows: jax.Array | None = None,
+    *,
+    compact: bool = False,
 ) -> jax.Array:
     """The Gramian [K, K] of a leaf, all its products from one read.
 
@@ -66,9 +74,10 @@ def leaf_gramian(
       leaf: the rows.
       dtype: of the products.
       rows: [K], powers of two that the rows are divided by.
+      compact: for a branch that is seldom taken: short rather than fast.
     """
     num = len(leaf)
-    if num > FEW:
+    if compact or num > FEW or (num > _PAIRS and leaf[0].size < _LONG_ROW):
         return _matrix_product(leaf, dtype, rows)
     scales = None if rows is None else [rows[k] for k in range(num)]
     few = [leaf[k] for k in range(num)]
@@ -107,7 +116,7 @@ def _matrix_product(leaf: Stack, dtype: jnp.dtype, rows: jax.Array | None) -> ja
         return _outer(part)
 
     first = leaf[0]
-    if _is_partitioned(first) or first.size <= _SHORTEST_PART:
+    if is_partitioned(first) or first.size <= _SHORTEST_PART:
         found = product(jnp.asarray(leaf))
     else:
         found = _in_parts(leaf, first.size, product)
@@ -168,10 +177,10 @@ def _is_whole(x: Sequence[jax.Array]) -> bool:
     A GPU is faster with a sum for each product, and of an array that is partitioned a
     reduction of several operands would gather its partial sums, axis by axis.
     """
-    return jax.default_backend() == "cpu" and not _is_partitioned(x[0])
+    return jax.default_backend() == "cpu" and not is_partitioned(x[0])
 
 
-def _is_partitioned(x: jax.Array) -> bool:
+def is_partitioned(x: jax.Array) -> bool:
     """Whether XLA may have parts of an array on several devices."""
     mesh = jax.typeof(x).sharding.mesh
     axes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
