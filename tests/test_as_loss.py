@@ -622,3 +622,10 @@ def test_which_rules_need_a_state():
         else:
             with pytest.raises(ValueError, match="this rule has a state"):
                 run()
+
+
+@pytest.mark.parametrize("outer", [mmp.value_and_objective_grads, mmp.probe])
+def test_it_is_no_loss_among_others(outer):
+    loss = mmp.as_loss(lambda w: {"a": w**2, "b": w**3}, mmp.mmpareto)
+    with pytest.raises(ValueError, match="combined already, and would be combined twi"):
+        outer(lambda w: {"c": loss(w), "d": w})(jnp.ones(()))

@@ -64,3 +64,18 @@ def test_branches_have_the_fast_kernel(order):
     labels = re.findall(r"dim_labels=(\S+?)[,\s]", run.as_text())
     assert len(labels) >= 4
     assert set(labels) == {CANONICAL}
+
+
+def test_over_a_mesh_of_explicit_axes():
+    """JAX has no batched rule for it; row by row it works."""
+    losses_fn, w, _ = problem(ORDERS[0])
+    x = np.float32(np.random.default_rng(2).normal(size=(8, 8, 7, 4)))
+    mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Explicit,))
+    expected = mmp.value_and_objective_grads(losses_fn)(w, x)[1]
+    with jax.set_mesh(mesh):
+        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        rows = mmp.value_and_objective_grads(losses_fn, pullback="vmap")
+        _, found = jax.jit(rows)(jax.device_put(w, whole), jax.device_put(x, place))
+    largest = np.max(np.abs(expected))
+    np.testing.assert_allclose(found, expected, atol=1e-5 * largest)

@@ -78,7 +78,7 @@ def test_weights_between_refreshes(name, keep, x64):
             )
             close(found[k], expected, 1e-7)
         assert int(states[k + 1].age) == k % 3 + 1
-        close(states[k + 1].rule, fresh, 1e-9)
+        close(states[k + 1].rule.diagnostics, fresh.diagnostics, 1e-9)
     assert int(states[-1].steps) == 5
     assert int(states[-1].missed) == 0
 
@@ -196,7 +196,9 @@ def test_rules_without_a_gramian_find_weights_at_every_step():
             found, own = step.value_and_grads(own, params, *x)
             close(found, expected, 1e-5)
             close(own.rule.weighting, state.weighting, 1e-6)
-            norms.append(mmp.diagnostics(own)["0+1+2"]["norms"])
+            seen, now = (mmp.diagnostics(x)["0+1+2"] for x in (own, state))
+            close(seen["weights"], now["weights"], 1e-5)
+            norms.append(seen["norms"])
         np.testing.assert_array_equal(norms[0], norms[2])
         assert np.all(norms[3] != norms[0])
         silent = mmp.combined_grads(losses_fn, rule(name, diagnostics=False), every=3)
@@ -343,11 +345,14 @@ def test_a_model_for_each_seed():
 
 def test_errors():
     losses_fn, params, args = heads(2)
-    for every in (0, -3, 2.5, True, "10", None):
-        with pytest.raises(ValueError, match="`every` must be an integer >= 1 or a"):
+    for every in (0, -3, 2.5, True, "10", None, 2**31):
+        with pytest.raises(ValueError, match="`every` must be an integer >= 1"):
             mmp.combined_grads(losses_fn, mmp.mmpareto, every=every)
     with pytest.raises(ValueError, match="`every` must be known when"):
         jax.jit(lambda n: mmp.combined_grads(losses_fn, mmp.mmpareto, every=n))(3)
+    for combination in (mmp.weightings.mgda(), mmp.weightings.dwa(), mmp.mmpareto(2)):
+        with pytest.raises(TypeError, match="must be a function of groups"):
+            mmp.combined_grads(losses_fn, combination)
     with pytest.raises(ValueError, match="`length` must be 'guarded' or 'free'"):
         mmp.combined_grads(losses_fn, mmp.mmpareto, every=3, length="short")
 
@@ -360,6 +365,50 @@ def test_errors():
     step = mmp.combined_grads(losses_fn, rule("graddrop"), every=3)
     with pytest.raises(ValueError, match="has no weights that every could go on with"):
         step.init(params, *args)
+
+
+@pytest.mark.parametrize("variant", ["paper", "official"])
+@pytest.mark.parametrize("keep", KEEP)
+def test_the_guard_shortens_before_anything_overflows(keep, variant):
+    """The old weight times the new gradient is beyond float16, the result is not."""
+    rows = jnp.array([[1, 0, 0], [-1, 1, 0]], jnp.float16)
+
+    def losses_fn(params, rows):
+        return {
+            k: jnp.sum(row * params["w"]) for k, row in zip("ab", rows, strict=True)
+        }
+
+    params = {"w": jnp.zeros(3, jnp.float16)}
+    combination = functools.partial(mmp.mmpareto, variant=variant)
+    step = mmp.combined_grads(losses_fn, combination, every=10, keep=keep)
+    batches = [(rows * jnp.array([[1], [c]], rows.dtype),) for c in (1e-4, 1, 10)]
+    found, _ = at_steps(step, [step.init(params, rows)], params, batches)
+    for grads in found[1:]:
+        assert np.isfinite(grads["w"]).all()
+        assert norm(grads) == pytest.approx(norm(found[0]), rel=2e-3)
+
+
+def test_a_gradient_of_zero_freezes_nothing():
+    """As a guard it would; the next step tries again."""
+    losses_fn, params, args = heads(2)
+
+    def scaled(params, x, factor):
+        return {k: factor * v for k, v in losses_fn(params, x).items()}
+
+    step = mmp.combined_grads(scaled, rule("upgrad"), every=3)
+    batches = [(args[0], jnp.float32(k)) for k in (0, 1, 1, 1, 0, 1)]
+    found, states = at_steps(step, [step.init(params, *batches[0])], params, batches)
+    assert [int(s.age) for s in states] == [0, 0, 1, 2, 3, 4, 1]
+    assert [int(s.missed) for s in states] == [0, 1, 1, 1, 1, 2, 2]
+    for k in (2, 3, 5):
+        close(found[k], found[1], 1e-5)
+
+
+def test_a_loss_for_each_example_needs_as_many():
+    step = mmp.combined_grads(lambda w, x: (w * x) ** 2, rule("mgda"))
+    state = step.init(jnp.ones(()), jnp.arange(4.0))
+    with pytest.raises(ValueError, match="is of other groups, and has none of"):
+        step.value_and_grads(state, jnp.ones(()), jnp.arange(3.0))
 
 
 def test_errors_of_a_step():

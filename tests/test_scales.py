@@ -70,7 +70,7 @@ def rows_of(num, exponents, seed=0):
 
 def ratios(num):
     """From alike to as far apart as float32 holds, short and long ones first."""
-    for far in (0.0, 6.0, 12.0, 25.0, 60.0):
+    for far in (0.0, 6.0, 12.0, 20.0, 25.0, 60.0):
         exponents = far * (0.5 - np.arange(num) / (num - 1))
         yield exponents
         yield exponents[::-1]
@@ -108,6 +108,19 @@ def test_the_limited_rules_are_a_minority():
         error = np.linalg.norm(np.asarray(found, np.float64) - np.asarray(expected))
         assert np.isfinite(np.asarray(found)).all()
         assert error > 0.01 * np.linalg.norm(expected), name
+
+
+@pytest.mark.parametrize("name", ["upgrad", "dualproj", "mgda", "mmpareto"])
+@pytest.mark.parametrize("lengths", [(1e10, 1e-10), (1e12, 1e-10), (3e15, 2e-11)])
+def test_squares_in_range_whose_ratio_is_not(lengths, name):
+    """Neither objective is hurt, though one square is 1e-40 of the other and less."""
+    a, b = lengths
+    rows = np.array([[a, 0], [-b, b]], np.float32)
+    updates, _ = compiled(name, 2, "float32")(jnp.asarray(rows), jnp.ones(2))
+    rows, updates = rows.astype(np.float64), np.asarray(updates, np.float64)
+    sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(updates)
+    assert sizes.all()
+    assert np.min(rows @ updates / sizes) > -1e-5
 
 
 BY_HAND = [

@@ -12,6 +12,7 @@ import optax
 from mmpareto_jax._combine.combined_grads import CombinedGrads, combined_grads
 from mmpareto_jax._combine.custom_gradient import with_combined_gradient
 from mmpareto_jax._combine.program import has_scope, program_of
+from mmpareto_jax._gradients.backward import is_pulled
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree
 
 # By this it is recognised within another one.
@@ -72,6 +73,11 @@ class CombinedLoss:
 
     def __call__(self, params: PyTree, *args: Any, **kwargs: Any) -> Any:
         """The plain sum of the losses."""
+        if is_pulled():
+            raise ValueError(
+                "as_loss: its gradient is combined already, and would be combined "
+                "twice here; give the function that returns the losses themselves."
+            )
         given = args[0] if args and isinstance(args[0], LossState) else None
         if given is not None:
             args = args[1:]
@@ -143,7 +149,8 @@ def as_loss(
       ValueError: what :func:`combined_grads` raises. When a gradient is taken: a rule
         that remembers has no state; a state is one for other parameters; the value
         varies over a mesh axis over which a parameter does not. When it is called:
-        ``as_loss`` within ``as_loss``; `losses_fn` changes its parameters.
+        ``as_loss`` within ``as_loss`` or ``combined_grads``; `losses_fn` changes
+        its parameters.
       NotImplementedError: it is differentiated twice.
       TypeError: what :func:`combined_grads` raises; it is differentiated forwards.
 

@@ -23,6 +23,7 @@ from mmpareto_jax._gradients.objectives import (
     stacked_gradients,
 )
 from mmpareto_jax._gradients.pullback import Pullback
+from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 
 
 class CombinedGrads(NamedTuple):
@@ -72,17 +73,18 @@ def combined_grads(
         mmp.weightings.mgda())``. It may make smaller groups of its own (layers), whose
         objectives are those that reach their parameters.
       has_aux: whether `losses_fn` returns ``(losses, aux)``.
-      every: weights are found at every so many steps, and kept between: an integer, or
-        a function of the step (int32, from 0), as a schedule is. On a step that finds
-        them all objectives are pulled back; on all others one backward pass of the
-        weighted losses is all there is, the price of a plain step. Both are in one
-        program. What a rule keeps of its own, a schedule's count too, moves on when
-        weights are found. Rules that need no Gramian find weights at every step.
+      every: weights are found at every so many steps and kept between: an integer, or
+        a function of the step (int32 [], from 0) that gives the number of steps to the
+        next time, as a schedule does; below 1 is 1. A step that finds weights pulls all
+        objectives back. All others are one backward pass of the weighted losses, the
+        price of a plain step. Both kinds are in one compiled program. A rule's own
+        state moves on when it finds weights: a schedule of γ or a running mean counts
+        those times, not steps. Rules that need no Gramian find weights at every step.
       length: "guarded": between, a group's gradient is shortened to the norm that it
         had when its weights were found, where it would be longer. Weights belong to the
-        gradients that they were found for: of 10,000 and more, as magnitudes restored
-        along a gradient that almost vanishes, they are a step off a cliff when it has
-        grown again. "free" leaves the length as it comes.
+        gradients that they were found for. Those that restore the magnitude along a
+        gradient that has almost vanished may be 10,000 and more, and when the gradient
+        grows again, so does the step. "free" leaves the length as it comes.
       keep: what is kept of the objectives' gradients until they are combined. "rows":
         all of them, K times the shared parameters. "gramian": of every parameter its
         inner products alone, and when the weights are known, a second backward pass
@@ -98,8 +100,9 @@ def combined_grads(
       optimiser; no ``mmpareto`` comes after it.
 
     Raises:
-      TypeError: with "gramian" or `every`, `combination` returns something else than
-        ``mmpareto`` or ``aggregate`` does (a chain, say); a state of another `every`.
+      TypeError: `combination` is no function of groups; with "gramian" or `every`, it
+        returns something else than ``mmpareto`` or ``aggregate`` does (a chain, say); a
+        state of another `every`.
       ValueError: an unknown `keep`, `length` or `pullback`; an `every` that is below 1,
         no integer, or traced; when the functions are called, what
         :func:`objective_groups` raises, groups that `combination` made of itself and
@@ -132,6 +135,7 @@ def combined_grads(
         raise ValueError(
             f"combined_grads: `length` must be 'guarded' or 'free', got {length!r}."
         )
+    _check_function(combination)
     schedule = every_of(every)
     refresh = schedule and Refresh(schedule, length == "guarded", keep)
 
@@ -179,6 +183,19 @@ def combined_grads(
         return (values, grads), state
 
     return CombinedGrads(groups, init, value_and_grads)
+
+
+def _check_function(combination: Any) -> None:
+    if isinstance(combination, Weighting | LossWeighting | Aggregator):
+        raise TypeError(
+            "combined_grads: `combination` must be a function of groups; of a rule "
+            "make one by functools.partial(mmp.aggregate, rule)."
+        )
+    if isinstance(combination, optax.GradientTransformation):
+        raise TypeError(
+            "combined_grads: `combination` must be a function of groups: mmp.mmpareto "
+            "itself, not what it returns."
+        )
 
 
 def _reads(transformation: Any) -> bool:

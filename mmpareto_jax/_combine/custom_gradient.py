@@ -13,6 +13,7 @@ from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from mmpareto_jax._combine.combined_grads import CombinedGrads
 from mmpareto_jax._combine.program import Program
+from mmpareto_jax._combine.refresh import RefreshState
 from mmpareto_jax._combine.state import AggregateState
 from mmpareto_jax._gradients.groups import PyTree
 from mmpareto_jax._gradients.manual import varying_axes
@@ -134,6 +135,10 @@ def _state_for(
                 "*args)."
             )
         return first
+    if isinstance(state, RefreshState) != isinstance(first, RefreshState):
+        raise ValueError(
+            "as_loss: the state is of another `every`; take that of loss.init."
+        )
     found: Any = jax.tree.structure(state)
     if found != jax.tree.structure(first):
         raise ValueError(

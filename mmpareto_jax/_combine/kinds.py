@@ -131,6 +131,17 @@ class _PerGroup:
         return None
 
 
+def _own(state: State, group: str) -> State:
+    """The state of a group."""
+    if group not in state:
+        raise ValueError(
+            f"aggregate: the state is of other groups, and has none of {group!r}. It "
+            "takes the same objectives at every step; of losses in an array, one for "
+            "each example, as many (leave a smaller last batch out)."
+        )
+    return state[group]
+
+
 class _OfGramian(_PerGroup, Weighs):
     """Weights from the Gramian."""
 
@@ -152,7 +163,7 @@ class _OfGramian(_PerGroup, Weighs):
         more = extras.of_group(self.rule, *group)
         of_rows = "rows" in more
         given = g.total if of_rows else g.common(g.total)
-        weights, after = self.rule.weights(given, state[name], **more)
+        weights, after = self.rule.weights(given, _own(state, name), **more)
         weights = weights if of_rows else weights * g.rows
         each = None
         if self.of_leaf is not None:
@@ -185,7 +196,7 @@ class _OfLeaves(_PerGroup):
         del shared
         name, more = group.name, extras.of_group(self.rule, *group)
         leaves = list(group.leaves.values())
-        combined, after = self.rule.combine(leaves, state[name], **more)
+        combined, after = self.rule.combine(leaves, _own(state, name), **more)
         after = kept(_finite(group.gramians, more), after, state[name])
         return Applied(combined, None), {**state, name: after}
 

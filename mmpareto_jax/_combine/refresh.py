@@ -29,15 +29,17 @@ class RefreshState(NamedTuple):
     Attributes:
       rule: the combination's own state, an ``AggregateState``. What
         :func:`diagnostics` reads is of the last refresh.
-      weights: those of the last refresh, as powers of two and factors near 1. None for
+      weights: those of the last refresh, in a form of their own (as numbers they may
+        be out of range; :func:`diagnostics` has them as far as they are not). None for
         a rule that needs no Gramian, whose weights are new at every step.
-      lengths: group -> the norm of its gradient at the last refresh; empty with
-        ``length="free"``.
-      age: int32, the number of steps since the last refresh, with it; 0 before the
-        first.
+      lengths: group -> scalar, the norm of its gradient at the last refresh, infinite
+        before the first; empty with ``length="free"``.
+      age: int32, 1 after a step that found weights, 2 after the next, ...; 0 before the
+        first that did.
       steps: int32, all steps.
-      missed: int32, the refreshes that met gradients or weights that were not finite.
-        The groups concerned keep their weights, and the next step tries again.
+      missed: int32, the refreshes that met gradients or weights that were not finite;
+        guarded, also those that came to a gradient of zero. The groups concerned keep
+        their weights, and the next step tries again.
     """
 
     rule: AggregateState
@@ -88,7 +90,8 @@ class Refresh(NamedTuple):
                 "combined_grads: with `every` the state is a RefreshState, as init of "
                 f"the same combined_grads gives it; got {type(state).__name__}."
             )
-        due = (state.age == 0) | (state.age >= _interval(self.every, state.steps))
+        # Also where a schedule gives NaN.
+        due = (state.age == 0) | ~(state.age < _interval(self.every, state.steps))
         return alike_cond(
             due,
             lambda: self._fresh(step, rule, state),
@@ -132,11 +135,11 @@ class Refresh(NamedTuple):
         if known is None:
             gramians = unread_gramians(rule.groups, step.params)
             known, after = step.weigh(rule, gramians, state.rule)
-            after = after._replace(diagnostics=state.rule.diagnostics)
-        grads = step.weighted(rule, known, again=False)
+            after = after._replace(diagnostics=_with_weights(state.rule, after))
+        sums = step.sums(rule, known, again=False)
         if state.lengths:
-            grads = _shortened(rule, grads, state.lengths)
-        return grads, state._replace(
+            known = _shortened(rule, step.params, known, sums, state.lengths)
+        return step.restored(known, sums), state._replace(
             rule=after, age=state.age + 1, steps=state.steps + 1
         )
 
@@ -157,10 +160,10 @@ def every_of(every: Any) -> Every | None:
             "combined_grads: `every` must be known when combined_grads is called, not "
             "traced; for a number that changes give a function of the step."
         )
-    if isinstance(every, bool) or number < 1:
+    if isinstance(every, bool) or not 1 <= number < 2**31:
         raise ValueError(
-            "combined_grads: `every` must be an integer >= 1 or a function of the "
-            f"step, got {every!r}."
+            "combined_grads: `every` must be an integer >= 1 (and below 2**31) or a "
+            f"function of the step, got {every!r}."
         )
     return None if number == 1 else lambda _: number
 
@@ -214,16 +217,34 @@ def _usable(
     gramians: Mapping[str, Gramians],
     lengths: Lengths,
 ) -> dict[str, jax.Array]:
-    """Group of several objectives -> whether all that was found for it is finite."""
+    """Group of several objectives -> whether what was found for it can be gone on with.
+
+    All of it must be finite; and where lengths guard, a gradient of zero would hold the
+    group where it is.
+    """
     found: dict[str, list[Any]] = {k: [g.total] for k, g in gramians.items()}
     assert not isinstance(known.groups, jax.Array)
     for k, own in found.items():
         own += [known.groups.get(k), known.group_scales.get(k), lengths.get(k)]
     for path, x in known.leaves.items():
         found[groups.group_of(path)] += [x, known.leaf_scales[path]]
-    return {
+    usable = {
         k: jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(own)]).all()
         for k, own in found.items()
+    }
+    return {k: x & (lengths[k] > 0) if lengths else x for k, x in usable.items()}
+
+
+def _with_weights(
+    before: AggregateState, after: AggregateState
+) -> dict[str, dict[str, jax.Array]] | None:
+    """What the last refresh saw of the gradients, with the weights of now."""
+    if before.diagnostics is None or after.diagnostics is None:
+        return None
+    return {
+        name: seen
+        | {k: after.diagnostics[name][k] for k in seen if k in ("weights", "magnitude")}
+        for name, seen in before.diagnostics.items()
     }
 
 
@@ -267,16 +288,34 @@ def _lengths(rule: Aggregation, grads: PyTree) -> Lengths:
     return {k: g.norms[0] for k, g in zip(own, found, strict=True)}
 
 
-def _shortened(rule: Aggregation, grads: PyTree, lengths: Lengths) -> PyTree:
-    """No group's gradient is longer than at the last refresh."""
-    factors = {
-        k: jnp.where(x > lengths[k], lengths[k] / x, 1)
-        for k, x in _lengths(rule, grads).items()
-    }
+def _shortened(
+    rule: Aggregation,
+    params: PyTree,
+    known: Known,
+    sums: list[jax.Array],
+    lengths: Lengths,
+) -> Known:
+    """Weights that make no group's gradient longer than at the last refresh.
 
-    def one(path: str, x: jax.Array) -> jax.Array:
-        factor = factors.get(rule.groups.group_of(path))
-        return x if factor is None else (x * factor).astype(x.dtype)
-
-    leaves = [one(path, x) for path, x in named_leaves(grads)]
-    return jax.tree.unflatten(jax.tree.structure(grads), leaves)
+    The sums are within range, and what is made of them with the old weights need not
+    be. So it is the weights that are shortened, before.
+    """
+    groups, leaves = dict(known.group_scales), dict(known.leaf_scales)
+    found = dict(zip((path for path, _ in named_leaves(params)), sums, strict=True))
+    for name, (paths, dtype) in several(rule.groups, params).items():
+        scales = [leaves[x] if x in leaves else groups[name] for x in paths]
+        middle, largest = scales[0][0], jnp.max(jnp.stack([x for _, x in scales]))
+        rows = [
+            (found[path].astype(dtype) * (size / largest))[None]
+            for path, (_, size) in zip(paths, scales, strict=True)
+        ]
+        (g,) = group_gramians([rows], rule.axis_names, of_leaves=False)
+        norm = g.norms[0]
+        limit = lengths[name] / jnp.where(norm > 0, norm, 1) * middle
+        limit = jnp.where(norm > 0, jnp.minimum(limit, largest), largest)
+        if name in groups:
+            groups[name] = middle, limit
+        for path, (_, size) in zip(paths, scales, strict=True):
+            if path in leaves:
+                leaves[path] = middle, size / largest * limit
+    return known._replace(group_scales=groups, leaf_scales=leaves)

@@ -50,7 +50,11 @@ class Step(NamedTuple):
         return alike(everywhere[jnp.array(order)], rows), state
 
     def weighted(self, rule: Aggregation, known: Known, *, again: bool) -> PyTree:
-        """The gradient of weighted losses, in a pass of its own.
+        """The gradient of weighted losses, in a pass of its own; see ``sums``."""
+        return self.restored(known, self.sums(rule, known, again=again))
+
+    def sums(self, rule: Aggregation, known: Known, *, again: bool) -> list[jax.Array]:
+        """Per parameter its gradients weighted by the factors, which are near 1.
 
         Args:
           rule: what the weights are of.
@@ -64,6 +68,11 @@ class Step(NamedTuple):
         for path, x, rows in zip(paths, sums, self.rows, strict=True):
             if len(rows) > 1:
                 rule.check(path, x[None])
+        return sums
+
+    def restored(self, known: Known, sums: list[jax.Array]) -> PyTree:
+        """The gradient, from the sums."""
+        named = named_leaves(self.params)
         leaves = [
             known.restored(self.groups.group_of(own[0]), own, x)
             for own, x in zip(named, sums, strict=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -85,7 +87,9 @@ def pull_back(call: Callable[[PyTree], Any], params: PyTree, has_aux: bool) -> P
 
     def scalars(params: PyTree) -> tuple[list[jax.Array], Any]:
         nonlocal names, order
-        losses, aux = split_aux(call(params)) if has_aux else (call(params), None)
+        with _pulling():
+            found = call(params)
+        losses, aux = split_aux(found) if has_aux else (found, None)
         names, values = outputs(losses)
         order = list(losses) if type(losses) is dict else None
         return values, (losses, aux)
@@ -105,6 +109,23 @@ def pull_back(call: Callable[[PyTree], Any], params: PyTree, has_aux: bool) -> P
         for facts in zip(*(x.facts for x in alone), strict=True)
     ]
     return Pulled(losses, aux, names, rows, alone)
+
+
+_IS_PULLED = contextvars.ContextVar("_IS_PULLED", default=False)
+
+
+@contextlib.contextmanager
+def _pulling() -> Iterator[None]:
+    token = _IS_PULLED.set(True)
+    try:
+        yield
+    finally:
+        _IS_PULLED.reset(token)
+
+
+def is_pulled() -> bool:
+    """Whether losses are being traced here whose gradients are to be combined."""
+    return _IS_PULLED.get()
 
 
 @dataclasses.dataclass(frozen=True)

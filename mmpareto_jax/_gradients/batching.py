@@ -31,7 +31,9 @@ def batched(eqn: jex.JaxprEqn, ins: Sequence[Any], num: int) -> list[Any] | None
     each = jax.vmap(lambda *xs: bind(eqn, xs), axes, axis_size=num)
     try:
         return list(each(*values))
-    except NotImplementedError:  # a depthwise convolution's gradient, for one
+    except Exception:
+        # A depthwise convolution's gradient, for one, or a convolution over a mesh of
+        # Explicit axes. Row by row it works, or says what is wrong.
         return None
 
 

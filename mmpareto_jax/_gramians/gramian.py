@@ -35,6 +35,9 @@ from mmpareto_jax._gramians.short import side_by_side
 # products below 1e-38 that were flushed to zero, even 1e8 of them, are then below one
 # ulp, of the products of any two rows too.
 _SMALLEST_TRUSTED, _LARGEST_TRUSTED = 1e-22, 1e32
+# And when one is not so much smaller than another that rules, which divide by the
+# largest, would lose it.
+_SMALLEST_SHARE = 1e-30
 
 
 class Gramians(NamedTuple):
@@ -180,7 +183,9 @@ def _plain(
 
 def is_trusted(squares: jax.Array) -> jax.Array:
     """Whether a Gramian with this diagonal is right to the last digits."""
-    return jnp.all((squares > _SMALLEST_TRUSTED) & (squares < _LARGEST_TRUSTED))
+    smallest, largest = jnp.min(squares), jnp.max(squares)
+    within = (smallest > _SMALLEST_TRUSTED) & (largest < _LARGEST_TRUSTED)
+    return within & (smallest > _SMALLEST_SHARE * largest)
 
 
 def rescaled(

@@ -70,7 +70,8 @@ def probe(
       TypeError: `groups` is of another type; when called, what
         :func:`objective_groups` raises, or an update that is not real and floating.
       ValueError: an unknown `pullback`; when called, what :func:`objective_groups`
-        raises, groups that disagree with what the losses reach, an update that is not
+        raises, groups that disagree with what the losses reach, no parameter that an
+        objective reaches, an update that is not
         like the parameters, or gradients that vary over an unknown mesh axis.
 
     Example:
@@ -126,6 +127,8 @@ def probe(
                 if axis_name is None or axis_names:
                     check_axes(path, stack[0], axis_names, "probe")
                 pieces[path] = piece(stack, dtype, axis_names)
+        if not pieces:
+            raise ValueError("probe: no objective reaches any parameter.")
         return _told(pieces, own, pulled.names, layers=layers)
 
     return look

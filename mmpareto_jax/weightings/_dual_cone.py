@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax._gramians.active_set import nonnegative_qp
-from mmpareto_jax._gramians.gramian import norms_of
+from mmpareto_jax._gramians.gramian import norms_of, power_below
 from mmpareto_jax._gramians.min_norm import SolverReport
 from mmpareto_jax.weightings._weighting import Weighting, is_known, rows_or_ones
 
@@ -34,13 +34,17 @@ def project(
       program's slopes: twice this bounds what any other y of no larger sum could gain.
     """
     dtype = gramian.dtype
-    # Normalised first: the trace of a large Gramian would overflow.
-    largest = jnp.max(jnp.diagonal(gramian))
-    gram = gramian / jnp.where(largest > 0, largest, 1.0)
+    # Every gradient near 1: one may be any number of times as long as another.
+    own = power_below(norms_of(gramian))
+    gram = gramian / own[:, None] / own[None, :]
+    begin = u * own
+    size = power_below(jax.lax.stop_gradient(jnp.max(jnp.abs(begin))))
+    begin = begin / size
     if not (is_known(reg_eps) and reg_eps == 0):
-        # The same for every gradient, and a gradient is `rows` times its row here.
+        # The same for every gradient, and a gradient is `lengths` times its row here.
         # From some length on it is all that there is; its square must not underflow.
-        relative = jnp.maximum(rows / jnp.max(rows), 1e-15)
+        lengths = rows * own
+        relative = jnp.maximum(lengths / jnp.max(lengths), 1e-15)
         trace = jnp.sum(jnp.diagonal(gram) * relative**2)
         gram += jnp.diag(jnp.asarray(reg_eps, u.dtype) * trace / relative**2)
     norms = norms_of(gram)
@@ -51,10 +55,10 @@ def project(
     noise = 4 * len(u) * np.finfo(dtype).eps
     matrix = gram / unit[:, None] / unit[None, :] + jnp.diag(jnp.full_like(u, noise))
     matrix = jnp.where(jnp.diag(~alive), 1.0, matrix)
-    linear = -(gram @ u) / unit
+    linear = -(gram @ begin) / unit
     y, systems = nonnegative_qp(matrix, linear, among=alive)
-    v = u + y / unit
-    report = SolverReport(_gap(matrix, linear, y, u @ gram @ u, alive), systems)
+    v = u + y / unit * size / own
+    report = SolverReport(_gap(matrix, linear, y, begin @ gram @ begin, alive), systems)
     return jnp.where(jnp.isfinite(gramian).all(), v, jnp.nan), report
 
 

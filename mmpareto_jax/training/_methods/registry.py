@@ -28,6 +28,10 @@ def _of_rule(rule: Callable[[Config], Rule]) -> Method:
 
 
 def _smoothed(rule: Rule, config: Config) -> Rule:
+    if config.refresh > 1 and isinstance(rule, mmp.Aggregator):
+        raise ValueError(
+            f"refresh: expected 1 for {config.method}, which has no weights"
+        )
     if config.smooth is None:
         return rule
     if not isinstance(rule, mmp.Weighting):

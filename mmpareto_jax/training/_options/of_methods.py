@@ -18,7 +18,8 @@ class Weights:
     )
     smooth: float | None = option(
         None,
-        "decay of a running mean of the weights; default: none",
+        "decay of a running mean of the weights, over the times that they are found; "
+        "default: none",
         Limit(lambda x: 0 <= x < 1, "0 <= decay < 1"),
     )
 

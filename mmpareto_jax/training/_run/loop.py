@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
@@ -217,14 +218,19 @@ class _Run:
                 for split in ("validation", "test")
             },
             conflicts={
-                group: sum(r[key] for r in steps) / len(steps)
+                group: float(np.mean(found))
                 for group in self.program.groups.groups
-                if steps and (key := f"{group}/conflict") in steps[0]
+                if (found := _values(steps, f"{group}/conflict"))
             },
             groups=self.program.groups,
             measures=self.task.measures,
             state=state,
         )
+
+
+def _values(records: list[dict[str, Any]], name: str) -> list[float]:
+    """Of the records that have one."""
+    return [x for r in records if (x := r.get(name)) is not None]
 
 
 @contextlib.contextmanager

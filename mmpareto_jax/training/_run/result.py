@@ -26,7 +26,8 @@ class Result:
       scores: split -> name -> value, for "validation" and "test": losses, and measures,
         of which shares are from 0 to 1.
       conflicts: group -> share of steps with a conflict, from 0 to 1, over all steps up
-        to now; for the groups of parameters on which several objectives act.
+        to now (of those that found weights, with ``refresh``); for the groups of
+        parameters on which several objectives act.
       groups: which objectives act on which parameters.
       measures: what of the scores is reported, the main one first.
       state: the state at the end of the run (after ``evaluate``: the checkpoint's).

@@ -75,6 +75,20 @@ class Program(NamedTuple):
     )
 
 
+def _of_this_step(combination: Any) -> dict[str, dict[str, jax.Array]]:
+    """The diagnostics; NaN where they are those of an earlier step."""
+    found = mmp.diagnostics(combination)
+    if not isinstance(combination, mmp.RefreshState):
+        return found
+    now = combination.age == 1
+    return {
+        group: {
+            k: jnp.where(now, x.astype(jnp.float32), jnp.nan) for k, x in values.items()
+        }
+        for group, values in found.items()
+    }
+
+
 def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     """Builds the model, infers the groups and makes both steps.
 
@@ -125,7 +139,7 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         found, updates, optimizer = updated(state, batch)
         params = optax.apply_updates(state.params, updates)
         metrics = dict(found.seen.scores)
-        for group, values in mmp.diagnostics(found.state).items():
+        for group, values in _of_this_step(found.state).items():
             for key in ("cosine", "conflict", "magnitude"):
                 if key in values:
                     metrics[f"{group}/{key}"] = values[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -117,8 +117,17 @@ def _describe(
         if len(objectives) < 2:
             continue
 
-        def series(key: str, group: str = group) -> np.ndarray:
+        def values(key: str, group: str = group) -> np.ndarray:
             return np.array([s.get(f"{group}/{key}", np.nan) for s in steps], float)
+
+        # Where weights are kept nothing new is seen: what was seen last holds on.
+        there = np.isfinite(values("conflict"))
+        last = np.maximum.accumulate(np.where(there, np.arange(len(steps)), 0))
+
+        def series(
+            key: str, values: Callable[..., np.ndarray] = values, last: Any = last
+        ) -> np.ndarray:
+            return np.take(values(key), last)
 
         cosines = series("cosine")
         epochs = [
