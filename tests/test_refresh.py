@@ -1,6 +1,8 @@
 """Weights that are found now and then, and kept between."""
 
 import functools
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -470,3 +472,11 @@ def test_a_cycle_of_ten_costs_a_plain_step(keep, limit):
     assert fresh > 1.2
     assert stale <= 1.05
     assert (fresh + 9 * stale) / 10 <= limit
+
+
+def test_the_page_runs(capsys):
+    docs = pathlib.Path(__file__).parents[1] / "notebooks" / "docs"
+    blocks = re.findall(r"```python\n(.*?)```", (docs / "refresh.md").read_text(), re.S)
+    (block,) = blocks
+    exec(compile(block, "refresh.md", "exec"), {})
+    assert capsys.readouterr().out == "5 0\n"

@@ -235,6 +235,10 @@ def main():
                 ),
                 flush=True,
             )
+        # Compiled programs of many methods fill the memory.
+        for cached in (program_of, looks_of):
+            cached.cache_clear()
+        jax.clear_caches()
     if args.figure:
         draw(table, every, args.figure)
 

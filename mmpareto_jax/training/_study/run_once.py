@@ -127,7 +127,8 @@ def _describe(
         def series(
             key: str, values: Callable[..., np.ndarray] = values, last: Any = last
         ) -> np.ndarray:
-            return np.take(values(key), last)
+            held: np.ndarray = np.take(values(key), last)
+            return held
 
         cosines = series("cosine")
         epochs = [
