@@ -113,18 +113,22 @@ def as_loss(
 
     For trainers that call ``jax.grad`` themselves: it goes where the sum of the losses
     was. What comes out is what :func:`combined_grads` computes, in one ``custom_vjp``;
-    without a gradient it costs the forward pass of the losses.
+    without a gradient it costs the forward pass of the losses. The gradient is as long
+    as the rule makes it: of K equal gradients the sum for ``uniform``, the mean for
+    ``mgda`` or ``upgrad``, γ times the sum for ``mmpareto``; without Adam that is a
+    factor on the learning rate.
 
     The parameters are those of `params` that are differentiated. With a filter, as
     ``nnx.DiffState(0, nnx.LoRAParam)`` is one, or with ``stop_gradient`` around them,
     the others have no part in the combination, and cost nothing. What else `losses_fn`
-    reads, in `args` or closed over, has the derivative of the plain sum; aux has its
-    own.
+    reads, in `args` or closed over, has the derivative of the plain sum; aux has the
+    derivative that it has in `losses_fn`.
 
     A rule that remembers (``pcgrad``, ``nash_mtl``, ``every=10``, a schedule of γ) has
     a state: ``state = loss.init(params, *args)``, then ``jax.value_and_grad(loss,
-    has_aux=True)(params, state, *args)`` gives ``(value, state), grads``. The state is
-    held constant, and only a step that takes the gradient changes it.
+    has_aux=True)(params, state, *args)`` gives ``(value, state), grads`` (JAX's own
+    `has_aux`, for the state is returned beside the value). No derivative goes through
+    the state, and only a call that is differentiated changes it.
 
     Where a trainer accumulates, it takes the mean of *combined* gradients; for the
     combined gradient of the whole batch let `losses_fn` go through the micro-batches.

@@ -46,9 +46,16 @@ def probe(
     much any other weighting could turn it, and, given the optimiser's update, whether
     what is applied after momentum, Adam or Muon raises one.
 
-    It takes the time of one step with K backward passes, and of the rows it keeps
-    nothing: the memory of the plain gradient and twice K times the largest parameter,
-    as :func:`combined_grads` with ``keep="gramian"``.
+    It takes the time of one step with K backward passes. Of the objectives' gradients
+    it keeps inner products only, so the memory is that of the plain gradient and twice
+    K times the largest parameter, as of :func:`combined_grads` with ``keep="gramian"``.
+
+    A printed probe has two tables. The first: the smallest cosine and magnitude
+    similarity of two gradients, their alignment, the share of conflicting pairs, and
+    the min-norm point as "its length over the mean's, at its angle with the sum". The
+    second, for each objective: the norm of its gradient, and how directly a step
+    against the sum, and the update, descends it, as a cosine; ↑ where it is raised. See
+    :class:`Reading`.
 
     Args:
       losses_fn: as for :func:`value_and_objective_grads`.

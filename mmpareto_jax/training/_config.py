@@ -115,6 +115,8 @@ class Config(
         check("refresh", self.refresh, free, "1 with gradients features")
         fits = self.batch_size <= self.num_train
         check("batch_size", self.batch_size, fits, "at most train_examples")
+        seen = self.probe_every <= self.num_steps
+        check("probe_every", self.probe_every, seen, f"at most {self.num_steps} steps")
 
     @property
     def num_train(self) -> int:

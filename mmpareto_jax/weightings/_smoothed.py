@@ -39,8 +39,9 @@ def smoothed(weighting: Weighting, decay: ScalarOrSchedule = 0.9) -> Weighting:
 
     with :math:`\hat w_t` the weights of the rule at this step, which a small batch
     makes noisy, and a the decay. The paper's schedule is a = 1 - η_t / η_1, with η the
-    learning rate. A mean of weights keeps none of what the rule promises of one step:
-    it may ascend an objective that the rule would not.
+    learning rate. The steps are those at which weights are found: with ``every=n`` of
+    :func:`mmpareto_jax.combined_grads` one in n. A mean of weights keeps none of what
+    the rule promises of one step: it may ascend an objective that the rule would not.
 
     Args:
       weighting: the rule. Its state, and what it reads, stay its own.

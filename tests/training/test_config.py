@@ -28,6 +28,7 @@ from mmpareto_jax.training._options.groups import GROUPS
         ({"max_magnitude": 0.5}, "max_magnitude: expected a finite number >= 1"),
         ({"alpha": -1.0}, "alpha: expected at least 0, got -1.0"),
         ({"probe_every": -1}, "probe_every: expected at least 0, got -1"),
+        ({"probe_every": 9, "steps": 8}, "probe_every: expected at most 8 steps, got"),
         ({"width": 6}, "width: expected a multiple of 4, got 6"),
         ({"modalities": 4}, "modalities: expected 2 or 3, got 4"),
         ({"fusion": "bottleneck"}, "another one, or --encoder transformer"),
