@@ -390,6 +390,21 @@ def test_the_guard_shortens_before_anything_overflows(keep, variant):
         assert norm(grads) == pytest.approx(norm(found[0]), rel=2e-3)
 
 
+def test_a_nan_between_is_seen_in_all_of_the_group():
+    losses_fn, params, (x,) = heads(2)
+
+    def broken(params, x, factor):
+        w = params["trunk"][0]
+        extra = factor * w[0, 0]  # reaches one number alone
+        return {k: v + extra for k, v in losses_fn(params, x).items()}
+
+    step = mmp.combined_grads(broken, mmp.mmpareto, every=3)
+    batches = [(x, jnp.float32(k)) for k in (0, jnp.nan, 0)]
+    found, _ = at_steps(step, [step.init(params, *batches[0])], params, batches)
+    assert all(np.isnan(g).all() for g in found[1]["trunk"])
+    close(found[2], found[0], 1e-5)
+
+
 def test_a_gradient_of_zero_freezes_nothing():
     """As a guard it would; the next step tries again."""
     losses_fn, params, args = heads(2)

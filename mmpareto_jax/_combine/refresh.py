@@ -10,17 +10,23 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._combine.aggregate import Aggregation
+from mmpareto_jax._combine.guard import (
+    Lengths,
+    kept_where,
+    lengths_of,
+    shortened,
+    usable_groups,
+)
 from mmpareto_jax._combine.kinds import Weights
 from mmpareto_jax._combine.known_weights import Known, known_weights
 from mmpareto_jax._combine.state import AggregateState
-from mmpareto_jax._combine.weighted_pass import Step, members, several, unread_gramians
-from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree, named_leaves
+from mmpareto_jax._combine.weighted_pass import Step, members, unread_gramians
+from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree
 from mmpareto_jax._gradients.manual import alike_cond, vary, varying_axes
 from mmpareto_jax._gradients.objectives import stacked_gradients
-from mmpareto_jax._gramians.gramian import Gramians, group_gramians
+from mmpareto_jax._gramians.gramian import Gramians
 
 Every: TypeAlias = Callable[[jax.Array], Any]
-Lengths: TypeAlias = dict[str, jax.Array]
 
 
 class RefreshState(NamedTuple):
@@ -116,14 +122,15 @@ class Refresh(NamedTuple):
         state = state._replace(rule=after, steps=state.steps + 1)
         if state.weights is None:
             return grads, state._replace(age=jnp.ones_like(state.age))
-        lengths = _lengths(rule, grads) if self.guarded else {}
-        usable = _usable(rule.groups, known, gramians, lengths)
-        whole = jnp.stack(list(usable.values())).all() if usable else jnp.array(True)
+        found = lengths_of(rule, grads) if self.guarded else {}
+        good = usable_groups(rule.groups, known, gramians, found)
+        whole = jnp.stack(list(good.values())).all() if good else jnp.array(True)
         again = jnp.where(state.age == 0, 0, state.age + 1)
-        kept = _kept(rule.groups, usable, (known, lengths), state)
+        before = state.weights, state.lengths
+        kept, lengths = kept_where(good, rule.groups, (known, found), before)
         return grads, state._replace(
-            weights=kept[0],
-            lengths=kept[1],
+            weights=kept,
+            lengths=lengths,
             age=jnp.where(whole, 1, again),
             missed=state.missed + jnp.where(whole, 0, 1),
         )
@@ -138,7 +145,7 @@ class Refresh(NamedTuple):
             after = after._replace(diagnostics=_with_weights(state.rule, after))
         sums = step.sums(rule, known, again=False)
         if state.lengths:
-            known = _shortened(rule, step.params, known, sums, state.lengths)
+            known = shortened(rule, step.params, known, sums, state.lengths)
         return step.restored(known, sums), state._replace(
             rule=after, age=state.age + 1, steps=state.steps + 1
         )
@@ -211,30 +218,6 @@ def _with_singles(
     return known_weights(found | alone, gramians, own)
 
 
-def _usable(
-    groups: ObjectiveGroups,
-    known: Known,
-    gramians: Mapping[str, Gramians],
-    lengths: Lengths,
-) -> dict[str, jax.Array]:
-    """Group of several objectives -> whether what was found for it can be gone on with.
-
-    All of it must be finite; and where lengths guard, a gradient of zero would hold the
-    group where it is.
-    """
-    found: dict[str, list[Any]] = {k: [g.total] for k, g in gramians.items()}
-    assert not isinstance(known.groups, jax.Array)
-    for k, own in found.items():
-        own += [known.groups.get(k), known.group_scales.get(k), lengths.get(k)]
-    for path, x in known.leaves.items():
-        found[groups.group_of(path)] += [x, known.leaf_scales[path]]
-    usable = {
-        k: jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(own)]).all()
-        for k, own in found.items()
-    }
-    return {k: x & (lengths[k] > 0) if lengths else x for k, x in usable.items()}
-
-
 def _with_weights(
     before: AggregateState, after: AggregateState
 ) -> dict[str, dict[str, jax.Array]] | None:
@@ -246,76 +229,3 @@ def _with_weights(
         | {k: after.diagnostics[name][k] for k in seen if k in ("weights", "magnitude")}
         for name, seen in before.diagnostics.items()
     }
-
-
-def _kept(
-    groups: ObjectiveGroups,
-    usable: Mapping[str, jax.Array],
-    new: tuple[Known, Lengths],
-    state: RefreshState,
-) -> tuple[Known, Lengths]:
-    """The new weights and lengths; the old ones of groups where they are not usable."""
-
-    def of(group: str, new: Any, old: Any) -> Any:
-        if group not in usable:
-            return old
-        return jax.tree.map(
-            lambda a, b: jnp.where(usable[group], a.astype(b.dtype), b), new, old
-        )
-
-    known, old = new[0], state.weights
-    assert old is not None
-    assert not isinstance(known.groups, jax.Array)
-    assert not isinstance(old.groups, jax.Array)
-    return Known(
-        {k: of(k, known.groups[k], x) for k, x in old.groups.items()},
-        {p: of(groups.group_of(p), known.leaves[p], x) for p, x in old.leaves.items()},
-        {k: of(k, known.group_scales[k], x) for k, x in old.group_scales.items()},
-        {
-            p: of(groups.group_of(p), known.leaf_scales[p], x)
-            for p, x in old.leaf_scales.items()
-        },
-    ), {k: of(k, new[1][k], x) for k, x in state.lengths.items()}
-
-
-def _lengths(rule: Aggregation, grads: PyTree) -> Lengths:
-    """Group of several objectives -> the norm of its gradient."""
-    leaves, own = dict(named_leaves(grads)), several(rule.groups, grads)
-    found = group_gramians(
-        [[leaves[path][None] for path in paths] for paths, _ in own.values()],
-        rule.axis_names,
-    )
-    return {k: g.norms[0] for k, g in zip(own, found, strict=True)}
-
-
-def _shortened(
-    rule: Aggregation,
-    params: PyTree,
-    known: Known,
-    sums: list[jax.Array],
-    lengths: Lengths,
-) -> Known:
-    """Weights that make no group's gradient longer than at the last refresh.
-
-    The sums are within range, and what is made of them with the old weights need not
-    be. So it is the weights that are shortened, before.
-    """
-    groups, leaves = dict(known.group_scales), dict(known.leaf_scales)
-    found = dict(zip((path for path, _ in named_leaves(params)), sums, strict=True))
-    for name, (paths, dtype) in several(rule.groups, params).items():
-        scales = [leaves[x] if x in leaves else groups[name] for x in paths]
-        middle, largest = scales[0][0], jnp.max(jnp.stack([x for _, x in scales]))
-        rows = [
-            (found[path].astype(dtype) * (size / largest))[None]
-            for path, (_, size) in zip(paths, scales, strict=True)
-        ]
-        (g,) = group_gramians([rows], rule.axis_names, of_leaves=False)
-        norm = g.norms[0]
-        limit = lengths[name] / jnp.where(norm > 0, norm, 1) * middle
-        limit = jnp.where(norm > 0, jnp.minimum(limit, largest), largest)
-        if name in groups:
-            groups[name] = middle, limit
-        for path, (_, size) in zip(paths, scales, strict=True):
-            if path in leaves:
-                leaves[path] = middle, size / largest * limit
-    return known._replace(group_scales=groups, leaf_scales=leaves)
