@@ -127,7 +127,7 @@ def _search(
             systems=s.systems + 1,
         )
 
-    zero = jnp.zeros_like(linear)
+    zero = linear - linear  # also under an eager vmap over a mesh
     state = _Search(
         active=among & (linear > 0),
         x=zero,

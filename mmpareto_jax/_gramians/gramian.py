@@ -215,7 +215,7 @@ def power_below(x: jax.Array) -> jax.Array:
     usable = (x > 0) & jnp.isfinite(x)
     most = -np.finfo(x.dtype).minexp
     power = jnp.clip(jnp.frexp(jnp.where(usable, x, 1))[1] - 1, -most, most)
-    return jnp.where(usable, jnp.ldexp(jnp.ones_like(x), power), 1)
+    return jnp.where(usable, jnp.ldexp(jnp.ones((), x.dtype), power), 1)
 
 
 @jax.jit
