@@ -291,7 +291,9 @@ def draw(table, every, path):
             xlabel="steps from one finding of weights to the next",
             title=title,
         )
-    axes[0].legend()
+        axis.set_xticks(every, map(str, every), minor=False)
+        axis.minorticks_off()
+    figure.legend(loc="outside lower center", ncols=len(axes[0].lines))
     figure.savefig(path, dpi=150)
 
 
