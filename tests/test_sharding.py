@@ -469,7 +469,7 @@ def test_a_data_parallel_step_that_scatters_its_rows(num):
     _, rows = mmp.value_and_objective_grads(local, groups)(params, x)
     own = mmp.mmpareto(groups)
     expected, _ = own.update(rows, own.init(params))
-    chex.assert_trees_all_close(step(params, x), expected, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(step(params, x), expected, rtol=1e-4, atol=5e-7 * num)
     found = sent(step.lower(params, x).compile())
     shared, alone = params["trunk"].size, params["heads"].size
     assert found["reduce-scatter"][1] * 8 <= num * (shared + alone)
