@@ -36,8 +36,8 @@ def train(arguments: dict[str, Any]) -> int:
         workdir = f"runs/{config.task}-{config.method}-seed{config.seed}-{now}"
     from mmpareto_jax.training import draw_figures, train
 
-    with _progress.training(config) as progress:
-        result = train(config, workdir, resume=resume, progress=progress)
+    with _progress.training(config) as callbacks:
+        result = train(config, workdir, resume=resume, callbacks=callbacks)
     files = draw_figures(workdir)
     _print_result(result, [path.name for path in files])
     if result.finished:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
-    from mmpareto_jax.training import Config
-    from mmpareto_jax.training._run.loop import Progress
+    from mmpareto_jax.training import Callback, Config
 
 
 @contextlib.contextmanager
-def training(config: Config) -> Iterator[Progress | None]:
+def training(config: Config) -> Iterator[list[Callback]]:
     """Steps, their speed, and the losses."""
     from rich.progress import (
         BarColumn,
@@ -29,6 +28,8 @@ def training(config: Config) -> Iterator[Progress | None]:
         TimeRemainingColumn,
     )
     from rich.text import Text
+
+    from mmpareto_jax.training import Callback
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
@@ -42,20 +43,25 @@ def training(config: Config) -> Iterator[Progress | None]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with _bar("compiling", *columns) as update:
 
-        def progress(step: int, total: int, metrics: dict[str, Any]) -> None:
-            if step % 10 == 0 and metrics:
-                losses = {
-                    name.removeprefix("loss/"): float(value)
+    class Shown(Callback):
+        def __init__(self, update: Any):
+            self.update = update
+
+        def on_tick(self, step: int) -> None:
+            self.update(completed=step, total=config.num_steps)
+
+        def on_step(self, step: int, metrics: dict[str, Any]) -> None:
+            if step % 10 == 0:
+                shown = "  ".join(
+                    f"{name.removeprefix('loss/')} {value:.2f}"
                     for name, value in metrics.items()
-                    if name.startswith("loss/")
-                }
-                shown = "  ".join(f"{name} {x:.2f}" for name, x in losses.items())
-                update(description=f"losses: {shown}")
-            update(completed=step, total=total)
+                    if name.startswith("loss/") and value is not None
+                )
+                self.update(description=f"losses: {shown}")
 
-        yield progress if update else None
+    with _bar("compiling", *columns) as update:
+        yield [Shown(update)] if update else []
 
 
 @contextlib.contextmanager
