@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli import progress as _progress
-from mmpareto_jax.training._choices import MULTI_TASK, MethodName
+from mmpareto_jax._cli.nearest import check_names
+from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName
 
 if TYPE_CHECKING:
     from mmpareto_jax.training import Config, Result
@@ -87,10 +88,8 @@ def _trajectories(arguments: dict[str, Any]) -> int:
     from mmpareto_jax import problems
 
     name, methods = arguments["problem"], arguments["methods"]
-    if name not in problems.PROBLEMS:
-        raise ValueError(
-            f"--problem: expected one of {', '.join(problems.PROBLEMS)}, got {name}"
-        )
+    check_names("problem", [name], problems.PROBLEMS)
+    check_names("method", methods or (), _library_methods())
     problem = problems.PROBLEMS[name]()
     found = problems.compare_trajectories(problem, methods or problems.METHODS)
     path = Path(arguments["out"] or f"{name}.png")
@@ -99,6 +98,12 @@ def _trajectories(arguments: dict[str, Any]) -> int:
     print(found.table())
     print(f"\n{path}")
     return 0
+
+
+def _library_methods() -> list[str]:
+    """The methods that need no trainer."""
+    rules = [*get_args(RuleName), "pareto"]
+    return sorted({*rules, *(rule.replace("-", "_") for rule in rules)})
 
 
 def report(arguments: dict[str, Any]) -> int:
@@ -162,6 +167,7 @@ def sweep(arguments: dict[str, Any]) -> int:
         raise ValueError(f"--workers: expected at least 1, got {arguments['workers']}")
     workdir = Path(arguments.pop("workdir"))
     given = {k: v for k, v in arguments.items() if v is not None}
+    check_names("setting", given.get("settings", ()), training.SETTINGS)
     with _progress.comparison() as progress:
         rows = training.sweep(training.Config(), workdir, progress=progress, **given)
     table = training.sweep_markdown(rows)
