@@ -1,13 +1,14 @@
 """Tests for the command line: what it prints, its exit codes, one line per mistake."""
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 
-from mmpareto_jax import __version__
+from mmpareto_jax import __version__, training
 from mmpareto_jax._cli.parser import make_parser
 from mmpareto_jax.cli import main
 from mmpareto_jax.training._options.groups import GROUPS
@@ -231,3 +232,26 @@ def test_help_waits_for_nothing_heavy():
         [sys.executable, "-c", HELP], capture_output=True, text=True, check=True
     )
     assert done.stdout.endswith("set()\n")
+
+
+def test_compare_says_first_how_long_it_is(tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise ValueError("stopped here")
+
+    monkeypatch.setattr(training, "compare", stopped)
+    arguments = ["compare", "--methods", "uniform,mmpareto", "--workdir", str(tmp_path)]
+    assert main(arguments) == 2
+    length = "44 runs: 24 to tune, 20 that count"
+    assert capsys.readouterr().err == f"{length}\nmmpareto: stopped here\n"
+    plan = training.Comparison(
+        training.Config(), ("uniform", "mmpareto"), (0.05, 0.1, 0.2, 0.4)
+    )
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(dataclasses.asdict(plan)))
+    (tmp_path / "runs.jsonl").write_text('{"method": "uniform"}\n' * 3)
+    assert main(arguments) == 2
+    there = f"{length}; 3 are there already"
+    assert capsys.readouterr().err == f"{there}\nmmpareto: stopped here\n"
+    # Those of another comparison are not: it is refused, in one line.
+    assert main([*arguments, "--seeds", "3"]) == 2
+    assert capsys.readouterr().err == "mmpareto: stopped here\n"

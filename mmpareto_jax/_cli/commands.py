@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import inspect
 from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli import progress as _progress
@@ -14,7 +15,7 @@ from mmpareto_jax._cli.nearest import check_names
 from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName
 
 if TYPE_CHECKING:
-    from mmpareto_jax.training import Config, Result
+    from mmpareto_jax.training import Comparison, Config, Result
 
 INTERRUPTED = 130
 _OTHERS: tuple[MethodName, ...] = (
@@ -135,7 +136,10 @@ def compare(arguments: dict[str, Any]) -> int:
         plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
     comparison = training.Comparison(config, **plan)
     workdir = Path(workdir or f"runs/compare-{config.task}")
-    with _progress.comparison() as progress:
+    there = len(training.read_runs(workdir))
+    if not there or training.read_comparison(workdir) == comparison:
+        _progress.announce(_length(comparison, there))
+    with _progress.runs(f"compare {config.task}", done=there) as progress:
         records = training.compare(
             comparison, workdir, workers=workers, progress=progress
         )
@@ -158,6 +162,14 @@ def compare(arguments: dict[str, Any]) -> int:
     return 0
 
 
+def _length(comparison: Comparison, there: int) -> str:
+    """How many runs a comparison is, and how many of them are there already."""
+    tune = len(comparison.tuning())
+    count = len(comparison.methods) * comparison.seeds
+    text = f"{tune + count} runs: {tune} to tune, {count} that count"
+    return f"{text}; {there} are there already" if there else text
+
+
 def sweep(arguments: dict[str, Any]) -> int:
     from pathlib import Path
 
@@ -168,7 +180,12 @@ def sweep(arguments: dict[str, Any]) -> int:
     workdir = Path(arguments.pop("workdir"))
     given = {k: v for k, v in arguments.items() if v is not None}
     check_names("setting", given.get("settings", ()), training.SETTINGS)
-    with _progress.comparison() as progress:
+    settings = given.get("settings", tuple(training.SETTINGS))
+    plan = inspect.signature(training.sweep).parameters
+    each = 2 * (len(plan["lr_grid"].default) + given["seeds"])
+    count = f"{len(settings)} setting{'s' if len(settings) > 1 else ''}"
+    _progress.announce(f"{count}, {each} runs of two methods in each")
+    with _progress.settings() as progress:
         rows = training.sweep(training.Config(), workdir, progress=progress, **given)
     table = training.sweep_markdown(rows)
     (workdir / "table.md").write_text(table + "\n")
@@ -193,7 +210,8 @@ def prepare(arguments: dict[str, Any]) -> int:
         if option not in options_of(name):
             raise ValueError(f"--{option}: {name} has no such option")
     plan = plan_of(name, raw, **given)
-    with _progress.preparation() as progress:
+    _progress.announce(f"{len(plan.examples)} examples")
+    with _progress.preparation(name) as progress:
         prepared = prepare(plan, out, workers=workers, progress=progress)
     index = prepared.index
     for split, counts in index["counts"].items():

@@ -42,18 +42,11 @@ def _add_flag(
         kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
         options = {"type": kind, "metavar": kind.__name__.upper()}
     names = ""
-    if options.get("metavar") and "choices" in options:
-        # The methods are a table at the end.
-        names = (
-            "; the table below has all"
-            if field.name == "method"
-            else _listed(options["choices"])
-        )
+    if field.name == "method":
+        names = "; the table below has all"
+    elif options.get("metavar") and "choices" in options:
+        names = f"; one of {', '.join(options['choices'])}"
     section.add_argument(flag_of(field), help=f"{help_of(field)}{names}", **options)
-
-
-def _listed(choices: Collection[str]) -> str:
-    return f"; one of {', '.join(choices)}"
 
 
 def flag_of(field: dataclasses.Field[Any]) -> str:
