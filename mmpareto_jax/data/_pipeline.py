@@ -80,7 +80,7 @@ def train_batches(
 
     def make(step: int, index: np.ndarray) -> Batch:
         epoch = step // (size // batch_size)
-        batch = examples.batch(index, seed=seed, epoch=epoch)
+        batch = examples.take(index, seed=seed, epoch=epoch)
         if transform is None:
             return batch
         rngs = [np.random.default_rng([seed, epoch, row]) for row in index]
@@ -137,7 +137,7 @@ def _in_order(examples: Examples, batch_size: int, fill: bool) -> Iterator[Batch
     for begin in range(0, size, batch_size):
         index = np.arange(begin, begin + batch_size)
         index = index if fill else index[index < size]
-        batch = examples.batch(np.minimum(index, size - 1))
+        batch = examples.take(np.minimum(index, size - 1))
         yield batch | {"mask": (index < size).astype(np.float32)}
 
 
