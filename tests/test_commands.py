@@ -138,4 +138,4 @@ def test_prepare(tmp_path):
         assert f"{split}: {sum(counts.values())} examples" in out
     plan = {"task": "colored-digits", "data": str(tmp_path), "width": 4}
     task = training.make_task(training.Config(**plan))
-    assert len(task.arrays["test"]["label"]) == sum(index["counts"]["test"].values())
+    assert len(task.data["test"]["label"]) == sum(index["counts"]["test"].values())
