@@ -109,7 +109,7 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, message, workdir, caps
         ("train --method mgdaa", "train: unknown method mgdaa; did you mean mgda?"),
         ("train --method MGDA", "train: unknown method MGDA; did you mean mgda?"),
         ("train --sharing hart", "train: unknown sharing hart; did you mean hard?"),
-        ("train --dtype int8", "unknown dtype int8; expected one of float32, bfloat16"),
+        ("train --precision int8", "unknown precision int8; expected one of f32, bf16"),
         ("evaluate x --chekpoint best", "evaluate: unknown option --chekpoint; did yo"),
         ("evaluate x --check best", "evaluate: unknown option --check; did you mean -"),
         ("plot x --outt y", "plot: unknown option --outt; did you mean --out?"),

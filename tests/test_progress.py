@@ -10,8 +10,8 @@ from rich.console import Console
 
 from mmpareto_jax._cli import progress
 from mmpareto_jax._cli.line import Line
-from mmpareto_jax._cli.progress import TrainingProgress
-from mmpareto_jax.training import Config, Measure
+from mmpareto_jax._cli.training_progress import TrainingProgress
+from mmpareto_jax.training import Measure
 
 MAIN = Measure("accuracy/joint", "multimodal")
 
@@ -25,16 +25,13 @@ class Clock:
         return self.now
 
 
-def run_of(config=None, measures=(MAIN,), start_step=0, num_steps=465):
-    task = types.SimpleNamespace(measures=measures)
-    config = config or Config()
-    return types.SimpleNamespace(
-        config=config,
-        task=task,
-        num_steps=num_steps,
-        steps_per_epoch=31,
-        start_step=start_step,
+def run_of(measures=(MAIN,), step=0, num_steps=465, task="av-digits"):
+    """What a callback is given: as far as progress looks at it."""
+    config = types.SimpleNamespace(
+        task=task, method="mmpareto", num_steps=num_steps, steps_per_epoch=31
     )
+    task = types.SimpleNamespace(measures=measures)
+    return types.SimpleNamespace(config=config, task=task, step=step)
 
 
 def lines(text):
@@ -57,7 +54,7 @@ def train(console, run, epochs=3, seconds_per_step=1 / 41):
     shown = TrainingProgress(console, clock)
     shown.on_start(run)
     clock.now += 7  # compilation
-    for step in range(run.start_step + 1, epochs * 31 + 1):
+    for step in range(run.step + 1, epochs * 31 + 1):
         clock.now += seconds_per_step
         shown.on_step(step, {"loss/joint": NeverFetched()})
         if step % 31 == 0:
@@ -80,8 +77,7 @@ NAMES = ("av-digits", "my_own_module.tasks:" + "x" * 200, "漢" * 60)
 @pytest.mark.parametrize("what", NAMES, ids=["short", "long", "wide"])
 def test_no_line_in_a_terminal_is_wider_than_it(width, what):
     console = terminal(width)
-    config = types.SimpleNamespace(task=what, method="mmpareto")
-    shown = train(console, run_of(config if what != "av-digits" else None))
+    shown = train(console, run_of(task=what))
     shown.on_end(None)
     found = lines(console.file.getvalue())
     length, *drawn = found
@@ -132,7 +128,7 @@ def test_the_end_says_how_long_it_took():
 
 def test_a_run_that_goes_on_and_ends_within_an_epoch():
     console = file()
-    run = run_of(start_step=62, num_steps=70)
+    run = run_of(step=62, num_steps=70)
     shown = TrainingProgress(console, clock := Clock())
     shown.on_start(run)
     for step in range(63, 71):

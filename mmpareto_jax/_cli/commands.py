@@ -5,6 +5,7 @@ Heavy imports are inside the functions, so that ``--help`` and mistakes answer a
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import inspect
@@ -36,10 +37,11 @@ def train(arguments: dict[str, Any]) -> int:
     if workdir is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         workdir = f"runs/{config.task}-{config.method}-seed{config.seed}-{now}"
+    from mmpareto_jax._cli.training_progress import TrainingProgress
     from mmpareto_jax.training import draw_figures, train
 
-    with _progress.training(config) as progress:
-        result = train(config, workdir, resume=resume, progress=progress)
+    with contextlib.closing(TrainingProgress()) as progress:
+        result = train(config, workdir, resume=resume, callbacks=[progress])
     files = draw_figures(workdir)
     _print_result(result, [path.name for path in files])
     if result.finished:

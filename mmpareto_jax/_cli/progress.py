@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-import types
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmpareto_jax._cli.line import Line
 from mmpareto_jax.training._described.names import shortened
@@ -19,9 +18,6 @@ from mmpareto_jax.training._described.names import shortened
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
-
-    from mmpareto_jax.training import Config
-    from mmpareto_jax.training._run.loop import Progress
 
 Clock = Callable[[], float]
 # Seconds between two lines in a file about something that moves in small steps.
@@ -96,100 +92,6 @@ class Display:
         cut = Text(text)
         cut.truncate(self._console.width - 1, overflow="ellipsis")
         return cut.plain
-
-
-class TrainingProgress:
-    """Says how far a training is: a callback of ``train``.
-
-    Args:
-      console: where; None: standard error.
-      clock: seconds.
-    """
-
-    def __init__(self, console: Console | None = None, clock: Clock = time.monotonic):
-        self._console, self._clock = console, clock
-        self._display: Display | None = None
-
-    def on_start(self, run: Any) -> None:
-        """How long the run is; then its line."""
-        config = run.config
-        self._run = run
-        self._epochs = self._epoch(run.num_steps)
-        self._line = Line(
-            f"{config.task} {config.method}",
-            "steps",
-            run.num_steps,
-            run.start_step,
-            self._clock,
-        )
-        self._line.note = "compiling"
-        self._display = Display(self._line, self._console)
-        goes_on = f", from step {run.start_step}" if run.start_step else ""
-        epochs = f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}"
-        self._display.announce(f"{epochs}, {run.num_steps} steps{goes_on}")
-        self._display.start()
-
-    def on_step(self, step: int, metrics: Any) -> None:
-        """The metrics stay on the device: to fetch them would wait for it."""
-        del metrics
-        if self._line.note == "compiling":
-            self._line.note = ""
-            self._line.restart(step)
-        self._line.update(step)
-
-    def on_epoch(self, step: int, scores: dict[str, float]) -> None:
-        """The main measure on validation, and a line where there is no terminal."""
-        self._line.update(step)
-        for measure in self._run.task.measures[:1]:
-            if (value := scores.get(measure.name)) is not None:
-                unit = " %" if measure.percent else ""
-                number = f"{measure.shown(value):{'.1f' if measure.percent else '.4g'}}"
-                self._line.note = f"{measure.title} {number}{unit}"
-        if self._display is not None:
-            total = self._run.num_steps
-            count = f"epoch {self._epoch(step)}/{self._epochs}  step {step}/{total}"
-            self._display.report(count)
-
-    def on_end(self, result: Any) -> None:
-        """The line stays as it is."""
-        del result
-        self.close()
-
-    def close(self) -> None:
-        """Gives the terminal back; a second time does nothing."""
-        if self._display is not None:
-            self._display.close()
-            self._display = None
-
-    def _epoch(self, step: int) -> int:
-        """The number of the epoch that a step is in, from 1."""
-        each: int = max(1, self._run.steps_per_epoch)
-        return -(-step // each)
-
-
-@contextlib.contextmanager
-def training(config: Config) -> Iterator[Progress]:
-    """Steps, their speed, and a line for every epoch, from the first step on."""
-    run = types.SimpleNamespace(
-        config=config,
-        task=types.SimpleNamespace(measures=()),
-        num_steps=config.num_steps,
-        steps_per_epoch=config.steps_per_epoch,
-        start_step=0,
-    )
-    with contextlib.closing(TrainingProgress()) as shown:
-        started = False
-
-        def progress(step: int, total: int, metrics: dict[str, Any]) -> None:
-            nonlocal started
-            if not started:  # a run that is refused has one line: its mistake
-                run.start_step, started = step - 1, True
-                shown.on_start(run)
-            shown.on_step(step, metrics)
-            if step % config.steps_per_epoch == 0 or step == total:
-                shown.on_epoch(step, {})
-
-        yield progress
 
 
 @contextlib.contextmanager

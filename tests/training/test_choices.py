@@ -10,7 +10,7 @@ import pytest
 import mmpareto_jax as mmp
 from mmpareto_jax import training
 from mmpareto_jax._published import PUBLISHED
-from mmpareto_jax.data import sources
+from mmpareto_jax.data import as_examples, sources
 from mmpareto_jax.training import _choices as choices
 from mmpareto_jax.training._described.datasets import DATASETS
 from mmpareto_jax.training._described.methods import METHODS
@@ -122,8 +122,8 @@ def test_descriptions_are_short():
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_sizes_of_embedded_data_are_those_of_their_arrays(name):
-    arrays = training.make_task(training.Config(name)).arrays
-    sizes = [len(next(iter(x.values()))) for x in arrays.values()]
+    data = training.make_task(training.Config(name)).data
+    sizes = [len(as_examples(source)) for source in data.values()]
     assert DATASETS[name].sizes == " / ".join(f"{n:,}" for n in sizes)
     assert sizes[0] == EMBEDDED[name]
 
