@@ -1,4 +1,4 @@
-"""The command ``mmpareto``: train, evaluate, plot, report, compare, sweep, prepare.
+"""The command ``mmpareto``: train, evaluate, plot, report, compare, sweep, prepare, ...
 
 Heavy imports are inside the commands, so that ``--help`` and mistakes answer at once.
 """
@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments; by default the process's own.
 
     Returns:
-      The exit code: 0, 2 for a mistake in the call, 130 after Ctrl-C.
+      The exit code: 0, 1 where ``check`` finds something, 2 for a mistake in the call,
+      130 after Ctrl-C.
     """
     try:
         parser = make_parser()
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "compare": _commands.compare,
             "sweep": _commands.sweep,
             "prepare": _commands.prepare,
+            "check": _commands.check,
         }
         code: int = run[command](arguments)
     except SystemExit as stop:  # argparse has printed its line or its help
