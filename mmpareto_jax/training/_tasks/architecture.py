@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from mmpareto_jax.models import (
+    MLP,
     MMTM,
     MTAN,
     BottleneckTokens,
@@ -32,6 +34,7 @@ from mmpareto_jax.models import (
     SmallCNN,
     StagedEncoder,
     SumFusion,
+    TemporalCNN,
 )
 from mmpareto_jax.training._choices import FusionName, SharingName
 from mmpareto_jax.training._config import Config
@@ -71,7 +74,8 @@ def make_classifier(
     Args:
       config: encoder, width and dtype.
       fusion: the fusion or interaction, by the name of ``--fusion``.
-      shapes: modality -> [H, W, C] or [T, H, W, C] of an example.
+      shapes: modality -> of an example: [H, W, C] or [T, H, W, C]; for the default
+        encoder [F] or [T, C], too.
       num_classes: number of logits.
       rngs: gives the keys.
     """
@@ -139,10 +143,47 @@ def _trunk(
     return _encoder(config, shape, rngs)
 
 
+def default_encoder(
+    shape: tuple[int, ...], width: int, dtype: DTypeLike, rngs: nnx.Rngs
+) -> StagedEncoder:
+    """The encoder that fits examples of a shape.
+
+    Args:
+      shape: of an example: [F], features; [T, C], a series; [H, W, C], an image; or
+        [T, H, W, C], frames.
+      width: of the features, but for images of 64 pixels or more, whose are 512.
+      dtype: of the computation.
+      rngs: gives the keys.
+
+    Raises:
+      ValueError: another shape.
+    """
+    if not 1 <= len(shape) <= 4:
+        expected = "[F], [T, C], [H, W, C] or [T, H, W, C]"
+        raise ValueError(
+            f"encoder: expected examples of shape {expected}, got {list(shape)}"
+        )
+    widths = (width // 4, width // 2, width)
+    if len(shape) == 1:
+        return MLP(shape[0], (width,) * 3, dtype=dtype, rngs=rngs)
+    if len(shape) == 2:
+        return TemporalCNN(shape[-1], widths, dtype=dtype, rngs=rngs)
+    if max(shape[-3:-1]) < 64:
+        return SmallCNN(shape[-1], widths, dtype=dtype, rngs=rngs)
+    return ResNet18(shape[-1], dtype=dtype, rngs=rngs)
+
+
 def _encoder(config: Config, shape: tuple[int, ...], rngs: nnx.Rngs) -> StagedEncoder:
     dtype, width, kind = jnp.dtype(config.dtype), config.width, config.encoder
+    if kind == "default" and config.task == "arrays":
+        return default_encoder(shape, width, dtype, rngs)
     if kind == "default":
         kind = "cnn" if config.task in ("av-digits", "colored-digits") else "resnet18"
+    if len(shape) < 3 or (kind == "lenet" and len(shape) > 3):
+        raise ValueError(
+            f"encoder: {kind} is not for examples of shape {list(shape)}: "
+            "--encoder default"
+        )
     if kind == "resnet18":
         return ResNet18(shape[-1], dtype=dtype, rngs=rngs)
     if kind == "lenet":
