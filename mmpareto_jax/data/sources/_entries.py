@@ -35,6 +35,7 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda x: _is_map(x, lambda y: _is_map(y, _is_count)),
         "for each split a number for each class",
     ),
+    "left_out": (_is_count, "a number"),
     "sha256": (lambda x: _is_map(x, lambda y: isinstance(y, str)), "a string for each"),
 }
 

@@ -194,7 +194,7 @@ def _encoder(config: Config, shape: tuple[int, ...], rngs: nnx.Rngs) -> StagedEn
         widths = (width // 4, width // 2, width)
         return SmallCNN(shape[-1], widths, dtype=dtype, rngs=rngs)
     # Four by four patches of an image; of a large one, patches of 16.
-    patch = tuple(n // 4 if n < 64 else 16 for n in shape[-3:-1])
+    patch = tuple(max(1, n // 4) if n < 64 else 16 for n in shape[-3:-1])
     return PatchTransformer(
         shape, (patch[0], patch[1]), features=width, depth=3, dtype=dtype, rngs=rngs
     )

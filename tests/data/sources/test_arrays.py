@@ -212,9 +212,12 @@ REFUSED = {
         "label: nothing is left for validation",
     ),
     "joint": ({"joint": np.zeros((60, 2))}, "joint: no array of a split can have this"),
-    "path": ({"../x": np.zeros((60, 2))}, "../x: expected NAME or train/NAME"),
-    "other split": ({"val/x": np.zeros((60, 2))}, "val/x: expected NAME or train/NAME"),
-    "space": ({"my sensor": np.zeros((60, 2))}, "my sensor: expected NAME or"),
+    "path": ({"../x": np.zeros((60, 2))}, "'../x': expected NAME or train/NAME"),
+    "other split": (
+        {"val/x": np.zeros((60, 2))},
+        "'val/x': expected NAME or train/NAME",
+    ),
+    "space": ({"my sensor": np.zeros((60, 2))}, "'my sensor': expected NAME or"),
     "mixed": ({"train/x": np.zeros((60, 2))}, "expected a split, as others have one"),
 }
 

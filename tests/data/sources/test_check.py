@@ -224,3 +224,23 @@ def test_training_refuses_a_broken_index(case, data, tmp_path, capsys):
     assert main(["train", "arrays", "--data", str(data), *run]) == 2
     assert "holds no prepared data" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_damaged_bytes_are_a_fault_and_no_traceback(data):
+    """Of an array all of them; the index has some that nobody reads."""
+    rng = np.random.default_rng(0)
+    files = sorted(data.glob("*.npy"))
+    whole = {path: path.read_bytes() for path in (*files, data / "index.json")}
+    for number in range(300):
+        path = list(whole)[number % len(whole)]
+        damaged = bytearray(whole[path])
+        for at in rng.integers(min(len(damaged), 300), size=3):
+            damaged[at] ^= int(rng.integers(1, 256))
+        if number % 5 == 0:
+            damaged = damaged[: rng.integers(len(damaged))]
+        path.write_bytes(damaged)
+        found = check_prepared(data)
+        assert found or path.suffix == ".json"
+        assert not any("\n" in fault for fault in found)
+        path.write_bytes(whole[path])
+    assert check_prepared(data) == []
