@@ -14,6 +14,7 @@ import sys
 import pytest
 
 import mmpareto_jax as mmp
+from mmpareto_jax._published import PUBLISHED
 from mmpareto_jax._version import __version__
 
 TRAIN = ("flax", "grain", "matplotlib", "orbax", "rich", "sklearn", "soundfile")
@@ -129,6 +130,7 @@ def test_a_room_without_its_extra_says_what_to_install():
 import sys
 sys.modules["flax"] = None
 import mmpareto_jax as mmp
+from mmpareto_jax._published import PUBLISHED
 uses = {"models": lambda: mmp.models, "training": lambda: mmp.training.train}
 for room, use in uses.items():
     try:
@@ -236,7 +238,7 @@ def test_messages_name_no_helper():
     training = _room("training")
     given = (training.Config, training.Comparison)
     known = {x.name for fields in map(dataclasses.fields, given) for x in fields}
-    known |= set(COMMANDS)
+    known |= {*COMMANDS, *PUBLISHED}
     for name in (*PACKAGES, "training.baselines"):
         known |= set(dir(_room(name)))
     helpers, begun = set(), {}
