@@ -130,7 +130,6 @@ def test_a_room_without_its_extra_says_what_to_install():
 import sys
 sys.modules["flax"] = None
 import mmpareto_jax as mmp
-from mmpareto_jax._published import PUBLISHED
 uses = {"models": lambda: mmp.models, "training": lambda: mmp.training.train}
 for room, use in uses.items():
     try:

@@ -45,8 +45,8 @@ def check_prepared(directory: str | Path, checksums: bool = True) -> list[str]:
     Returns:
       A sentence for each fault, which names the file or the entry of ``index.json``:
       of the index, the files, their shapes and dtypes, labels, counts; and what opening
-      does not look for: ids that are there twice, values that are not finite, checksums.
-      Empty where all is well.
+      does not look for: ids that are there twice, values that are not finite,
+      checksums. Empty where all is well.
 
     Example:
       >>> import tempfile
