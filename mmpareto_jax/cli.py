@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0, 2 for a mistake in the call, 130 after Ctrl-C.
     """
     try:
+        if "" not in sys.path:
+            sys.path.append("")  # tasks are named by modules of this directory, too
         parser = make_parser()
         arguments = vars(parser.parse_args(argv))
         command = arguments.pop("command")
