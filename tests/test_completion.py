@@ -21,7 +21,7 @@ CASES = [
     (
         "",
         {"train", "evaluate", "plot", "report", "compare", "sweep", "prepare"}
-        | {"completion"},
+        | {"check", "completion"},
     ),
     ("tr", {"train"}),
     ("train av", {"av-digits"}),
@@ -33,6 +33,7 @@ CASES = [
     ("train --workdir fol", {"folder"}),
     ("prepare crema-d --raw fol", {"folder"}),
     ("report elsewhere fol", {"folder"}),
+    ("check fol", {"folder"}),
     ("completion ", set(_completion.SHELLS)),
 ]
 

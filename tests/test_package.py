@@ -19,7 +19,7 @@ from mmpareto_jax._version import __version__
 TRAIN = ("flax", "grain", "matplotlib", "orbax", "rich", "sklearn", "soundfile")
 TRAIN += ("tensorboardX", "chex")
 COMMANDS = ("train", "evaluate", "plot", "report", "compare", "sweep", "prepare")
-COMMANDS += ("completion",)
+COMMANDS += ("check", "completion")
 
 
 def loaded(code):

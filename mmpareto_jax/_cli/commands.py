@@ -18,6 +18,7 @@ from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName
 if TYPE_CHECKING:
     from mmpareto_jax.training import Comparison, Config, Result
 
+FAULTY = 1
 INTERRUPTED = 130
 _OTHERS: tuple[MethodName, ...] = (
     "uniform",
@@ -226,6 +227,23 @@ def prepare(arguments: dict[str, Any]) -> int:
     digest = hashlib.sha256("".join(index["sha256"].values()).encode()).hexdigest()
     print(f"checksum of all arrays: {digest[:16]}")
     print(f"To train: mmpareto train {name} --data {out}")
+    return 0
+
+
+def check(arguments: dict[str, Any]) -> int:
+    from mmpareto_jax.data.sources import check_prepared, open_prepared
+
+    directory = arguments["directory"]
+    faults = check_prepared(directory)
+    for fault in faults:
+        print(f"{directory}: {fault}")
+    if faults:
+        return FAULTY
+    for split, arrays in open_prepared(directory).arrays.items():
+        shown = (f"{name} {x.dtype} {list(x.shape[1:])}" for name, x in arrays.items())
+        print(
+            f"{split}: {len(next(iter(arrays.values())))} examples: {', '.join(shown)}"
+        )
     return 0
 
 

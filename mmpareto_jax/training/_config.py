@@ -230,7 +230,10 @@ def _prepared_size(directory: str, task: str) -> int:
     try:
         index = json.loads((Path(directory) / "index.json").read_text())
         name, counts = index["dataset"], index["counts"]["train"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"data: {directory} holds no prepared data: {error}") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"data: {directory} holds no prepared data: {error}; mmpareto check "
+            f"{directory} says more"
+        ) from None
     check("data", directory, name == task, f"prepared data of {task}, not {name}")
     return int(sum(counts.values()))
