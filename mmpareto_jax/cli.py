@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 from mmpareto_jax._cli import commands as _commands
 from mmpareto_jax._cli import completion as _completion
-from mmpareto_jax._cli.parser import USAGE_ERROR, make_parser
+from mmpareto_jax._cli import explain as _explain
+from mmpareto_jax._cli.answers import USAGE_ERROR
+from mmpareto_jax._cli.parser import make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       130 after Ctrl-C.
     """
     try:
+        if "" not in sys.path:
+            sys.path.append("")  # tasks are named by modules of this directory, too
         parser = make_parser()
         arguments = vars(parser.parse_args(argv))
         command = arguments.pop("command")
@@ -40,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "compare": _commands.compare,
             "sweep": _commands.sweep,
             "prepare": _commands.prepare,
+            "methods": _explain.methods,
+            "datasets": _explain.datasets,
             "check": _commands.check,
         }
         code: int = run[command](arguments)
@@ -55,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _missing(command: str) -> str:
     """What the command needs and is not installed."""
     train = ("flax", "grain", "orbax", "tensorboardX", "rich", "matplotlib")
-    needed = ("shtab",) if command == "completion" else train
+    few = {"completion": ("shtab",), "methods": (), "datasets": ()}
+    needed = few.get(command, train)
     return ", ".join(x for x in needed if importlib.util.find_spec(x) is None)
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from ._pipeline import Batch, Transform
+from ._examples import Batch, Transform
 
 _Array = TypeVar("_Array", bound=Any)
 _AREA, _LOG_RATIO = (0.08, 1.0), float(np.log(4 / 3))

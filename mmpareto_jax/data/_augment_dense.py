@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._augment import pool
-from ._pipeline import Batch, Transform
+from ._examples import Batch, Transform
 
 _SCALES = (1.0, 1.2, 1.5)
 _DENSE = ("image", "segmentation", "depth", "normal")

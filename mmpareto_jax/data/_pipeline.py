@@ -1,16 +1,15 @@
-"""Batches from arrays: shuffled and endless for training, in order for evaluation."""
+"""Batches of examples: shuffled and endless for training, in order for evaluation."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import grain
 import numpy as np
 
-Batch = dict[str, np.ndarray]
-Transform = Callable[[Batch, list[np.random.Generator]], Batch]
+from ._examples import Batch, Examples, Source, Transform, as_examples
 
 
 def train_batches(
-    arrays: Mapping[str, np.ndarray],
+    source: Source,
     *,
     batch_size: int,
     seed: int,
@@ -26,13 +25,16 @@ def train_batches(
         train_batches(..., start_step=t)  # what follows after t batches
 
     Args:
-      arrays: Name → ``[N, ...]``, any dtype; not copied until a batch is taken.
+      source: Arrays by name, ``[N, ...]``, any dtype, not copied until a batch is
+        taken; or whatever `as_examples` takes.
       batch_size: B, at most N.
       seed: 0 to 2³² - 1.
       start_step: Batches to skip, at no cost.
       transform: ``(batch, generators) -> batch``, with a random generator for each
-        example that depends on (seed, epoch, row) alone. Two batches ahead are then
-        made in the background.
+        example that depends on (seed, epoch, row) alone.
+
+    From arrays, without a transform, a batch is gathered when it is asked for; else two
+    batches ahead are made in the background.
 
     Returns:
       An iterator over name → ``[B, ...]``.
@@ -51,7 +53,8 @@ def train_batches(
       >>> next(resumed)["x"].tolist()
       [1, 4]
     """
-    size = _num_examples("train_batches", arrays, batch_size)
+    examples = _examples_of("train_batches", source, batch_size)
+    size = len(examples)
     if batch_size > size:
         raise ValueError(
             f"train_batches: batch_size: expected at most the {size} examples, "
@@ -74,26 +77,25 @@ def train_batches(
         .batch(batch_size, drop_remainder=True)
         .repeat()
     )
-    if transform is None:
-        # No prefetch threads: a gather of a batch from memory takes microseconds.
-        return (_take(arrays, rows[t]) for t in range(start_step, len(rows)))
 
     def make(step: int, index: np.ndarray) -> Batch:
         epoch = step // (size // batch_size)
+        batch = examples.take(index, seed=seed, epoch=epoch)
+        if transform is None:
+            return batch
         rngs = [np.random.default_rng([seed, epoch, row]) for row in index]
-        return transform(_take(arrays, index), rngs)
+        return transform(batch, rngs)
 
+    if transform is None and isinstance(source, Mapping):
+        # No prefetch threads: a gather of a batch from memory takes microseconds.
+        return (make(t, rows[t]) for t in range(start_step, len(rows)))
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     batches = rows.map_with_index(make).slice(slice(start_step, len(rows)))
     return iter(batches.to_iter_dataset(options))
 
 
-def _take(arrays: Mapping[str, np.ndarray], index: np.ndarray) -> Batch:
-    return {name: array[index] for name, array in arrays.items()}
-
-
 def eval_batches(
-    arrays: Mapping[str, np.ndarray], *, batch_size: int
+    source: Source, *, batch_size: int, fill: bool = True
 ) -> Iterator[Batch]:
     """All examples once, in order, in batches of one static shape.
 
@@ -102,8 +104,11 @@ def eval_batches(
     examples.
 
     Args:
-      arrays: Name → ``[N, ...]``, any dtype, N at least 1; no name may be ``"mask"``.
+      source: Arrays by name, ``[N, ...]``, any dtype, N at least 1, no name
+        ``"mask"``; or whatever `as_examples` takes.
       batch_size: B; may exceed N.
+      fill: False leaves the last batch as small as it is, for what a mask cannot
+        undo.
 
     Returns:
       An iterator over name → ``[B, ...]`` and ``"mask"`` → float32 ``[B]``.
@@ -118,35 +123,31 @@ def eval_batches(
       [0 1 2] [1. 1. 1.]
       [3 4 4] [1. 1. 0.]
     """
-    if "mask" in arrays:
+    if isinstance(source, Mapping) and "mask" in source:
         raise ValueError(
             'eval_batches: arrays: expected no name "mask" (it is added), '
-            f"got {sorted(arrays)}"
+            f"got {sorted(source)}"
         )
-    size = _num_examples("eval_batches", arrays, batch_size)
-    return _pad(arrays, size, batch_size)
+    examples = _examples_of("eval_batches", source, batch_size)
+    return _in_order(examples, batch_size, fill)
 
 
-def _pad(
-    arrays: Mapping[str, np.ndarray], size: int, batch_size: int
-) -> Iterator[Batch]:
+def _in_order(examples: Examples, batch_size: int, fill: bool) -> Iterator[Batch]:
+    size = len(examples)
     for begin in range(0, size, batch_size):
         index = np.arange(begin, begin + batch_size)
-        rows = np.minimum(index, size - 1)
-        batch = {name: array[rows] for name, array in arrays.items()}
+        index = index if fill else index[index < size]
+        batch = examples.take(np.minimum(index, size - 1))
         yield batch | {"mask": (index < size).astype(np.float32)}
 
 
-def _num_examples(
-    function: str, arrays: Mapping[str, np.ndarray], batch_size: int
-) -> int:
-    sizes = {name: len(array) for name, array in arrays.items()}
-    if len(set(sizes.values())) != 1 or 0 in sizes.values():
-        raise ValueError(
-            f"{function}: arrays: expected one leading size, at least 1, got {sizes}"
-        )
+def _examples_of(function: str, source: Source, batch_size: int) -> Examples:
+    try:
+        examples = as_examples(source)
+    except ValueError as error:
+        raise ValueError(f"{function}: {error}") from None
     if batch_size < 1:
         raise ValueError(
             f"{function}: batch_size: expected at least 1, got {batch_size}"
         )
-    return next(iter(sizes.values()))
+    return examples

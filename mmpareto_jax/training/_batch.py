@@ -1,4 +1,4 @@
-"""What tasks give and methods see: arrays of a split, and a batch of them."""
+"""What tasks give and methods see: the examples of a split, and a batch of them."""
 
 from __future__ import annotations
 

@@ -22,11 +22,21 @@ EmbeddedName = Literal[EmbeddedModalities, EmbeddedTasks]
 TaskName = Literal[
     EmbeddedModalities, PublishedModalities, EmbeddedTasks, PublishedTasks
 ]
+TASKS: tuple[str, ...] = get_args(TaskName)
 
 MULTIMODAL: tuple[TaskName, ...] = get_args(
     Literal[EmbeddedModalities, PublishedModalities]
 )
 MULTI_TASK: tuple[TaskName, ...] = get_args(Literal[EmbeddedTasks, PublishedTasks])
+
+
+def is_own(task: str) -> bool:
+    """Whether it is a user's: ``module:function``, or a name after a colon.
+
+    The latter stands for a ``Task`` that was made in Python, and can be found nowhere.
+    """
+    return ":" in task
+
 
 # --- Methods
 

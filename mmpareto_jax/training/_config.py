@@ -15,6 +15,7 @@ from mmpareto_jax.training._choices import (
     MULTI_TASK,
     MULTI_TASK_METHODS,
     MULTIMODAL_METHODS,
+    is_own,
     spelled,
 )
 from mmpareto_jax.training._options.of_all import EMBEDDED, Model, Optimisation, Run
@@ -59,11 +60,13 @@ class Config(
 
     One flat bag of the options of every task and method, each with a default and with
     the name of its flag: ``mmpareto train --help`` says what they are, under whom they
-    belong to. An option of another task or method is checked like any other, and has
-    no effect.
+    belong to. ``train`` and ``Comparison`` refuse one that has another value than its
+    default and belongs to another task or method.
 
     Args:
-      task: what to learn; the only argument that has a place.
+      task: what to learn, the only argument that has a place: a built-in task, or
+        ``module:function``, which returns a ``Task``. A ``Task`` that is given to
+        ``train`` itself takes its place.
       **options: all others, by name.
 
     Raises:
@@ -98,14 +101,16 @@ class Config(
 
     def _check_together(self) -> None:
         """What an option alone cannot say."""
-        needed = self.task not in EMBEDDED
-        there = (self.data is not None) == needed or self.task == "multi-digits"
-        expected = "the directory of prepared data" if needed else "nothing"
-        check("data", self.data, there, f"{expected} for {self.task}")
-        several = self.task in MULTI_TASK
-        other = MULTIMODAL_METHODS if several else MULTI_TASK_METHODS
-        kind = "multi-task" if several else "multimodal"
-        check("method", self.method, self.method not in other, f"one for {kind} tasks")
+        if not is_own(self.task):
+            needed = self.task not in EMBEDDED
+            there = (self.data is not None) == needed or self.task == "multi-digits"
+            expected = "the directory of prepared data" if needed else "nothing"
+            check("data", self.data, there, f"{expected} for {self.task}")
+            several = self.task in MULTI_TASK
+            other = MULTIMODAL_METHODS if several else MULTI_TASK_METHODS
+            fits = self.method not in other
+            kind = "multi-task" if several else "multimodal"
+            check("method", self.method, fits, f"one for {kind} tasks")
         meets = self.fusion != "bottleneck" or self.encoder == "transformer"
         check("fusion", self.fusion, meets, "another one, or --encoder transformer")
         same = self.method != "mmpareto" or self.variant == "paper"
@@ -113,14 +118,29 @@ class Config(
         check("smooth", self.smooth, self.smooth is None or same, expected)
         free = self.refresh == 1 or self.gradients == "parameters"
         check("refresh", self.refresh, free, "1 with gradients features")
+        if not self.is_sized:
+            return
         fits = self.batch_size <= self.num_train
         check("batch_size", self.batch_size, fits, "at most train_examples")
         seen = self.probe_every <= self.num_steps
         check("probe_every", self.probe_every, seen, f"at most {self.num_steps} steps")
 
     @property
+    def is_sized(self) -> bool:
+        """Whether it says how many training examples there are."""
+        return not is_own(self.task) or self.train_examples is not None
+
+    @property
     def num_train(self) -> int:
-        """The number of training examples."""
+        """The number of training examples.
+
+        Raises:
+          ValueError: only the task knows, see `settled`.
+        """
+        if is_own(self.task):
+            known = self.train_examples
+            check("train_examples", known, known is not None, f"those of {self.task}")
+            return known or 0
         if self.data is None:
             return self.train_examples or EMBEDDED[self.task]
         if self.task == "multi-digits":
@@ -136,6 +156,30 @@ class Config(
     def num_steps(self) -> int:
         """The length of the run, in steps."""
         return self.steps or self.epochs * self.steps_per_epoch
+
+    def settled(self, task: str, num_train: int) -> Config:
+        """The config of a run of this task.
+
+        Args:
+          task: its name; it replaces one that is no built-in task's.
+          num_train: how many training examples there are.
+
+        Returns:
+          The config; of a user's task it says how many examples a run has.
+        """
+        if not is_own(task):
+            return self
+        size = min(self.train_examples or num_train, num_train)
+        return dataclasses.replace(self, task=task, train_examples=size)
+
+    def given(self) -> tuple[str, ...]:
+        """The options that are not at their default, but for task and method."""
+        return tuple(
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name not in ("task", "method")
+            and getattr(self, field.name) != field.default
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, in order."""
@@ -162,6 +206,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"config {path}: {error}") from error
     if not isinstance(values, Mapping):
         raise ValueError(f"config {path}: expected names and values")
+    values = renamed(values)
     known = {field.name for field in dataclasses.fields(Config)}
     for name in values:
         if name not in known:
@@ -169,6 +214,14 @@ def load_config(path: str | Path) -> dict[str, Any]:
                 f"config {path}: unknown name {name!r}; known are {sorted(known)}"
             )
     return dict(values)
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as files of before have them, under the names of today."""
+    values = dict(values)
+    if "dtype" in values:
+        values["precision"] = {"bfloat16": "bf16"}.get(values.pop("dtype"), "f32")
+    return values
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,6 +8,8 @@ from mmpareto_jax.training._report.comparison_figures import (
 from mmpareto_jax.training._report.page import write_report as write_report
 from mmpareto_jax.training._report.run_figures import draw_figures as draw_figures
 from mmpareto_jax.training._report.sweep_figure import draw_sweep as draw_sweep
+from mmpareto_jax.training._run.callbacks import Callback as Callback
+from mmpareto_jax.training._run.callbacks import Start as Start
 from mmpareto_jax.training._run.loop import evaluate as evaluate
 from mmpareto_jax.training._run.loop import train as train
 from mmpareto_jax.training._run.metrics import read_metrics as read_metrics
@@ -31,5 +33,11 @@ from mmpareto_jax.training._study.sweep import SweepRow as SweepRow
 from mmpareto_jax.training._study.sweep import sweep as sweep
 from mmpareto_jax.training._study.sweep import sweep_markdown as sweep_markdown
 from mmpareto_jax.training._study.timing import step_times as step_times
+from mmpareto_jax.training._tasks.base import Task as Task
+from mmpareto_jax.training._tasks.criteria import Criterion as Criterion
 from mmpareto_jax.training._tasks.criteria import Measure as Measure
+from mmpareto_jax.training._tasks.own import classification as classification
+from mmpareto_jax.training._tasks.own import higher_is_better as higher_is_better
+from mmpareto_jax.training._tasks.own import lower_is_better as lower_is_better
+from mmpareto_jax.training._tasks.own import task as task
 from mmpareto_jax.training._tasks.registry import make_task as make_task

@@ -59,7 +59,7 @@ def looks_of(config):
     def model_of(params, rest):
         return nnx.merge(graphdef, params, rest, copy=True)
 
-    example = {k: x[: config.batch_size] for k, x in task.arrays["train"].items()}
+    example = {k: x[: config.batch_size] for k, x in task.data["train"].items()}
     inputs = Inputs(rest, (), example)
     kept, fresh = (
         gradients(own, task, method, model_of, (params, inputs))
@@ -114,7 +114,7 @@ def run(config):
     )
     state, best, looks = program.restart(config.seed, config.lr), (-1.0, 0.0), []
     batches = train_batches(
-        task.arrays["train"],
+        task.data["train"],
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=0,
@@ -126,10 +126,10 @@ def run(config):
             looks.append([float(x) for x in look(state, batch)])
         state, _ = program.step(state, batch)
         if (step + 1) % config.steps_per_epoch == 0:
-            score = program.evaluate(state, task.arrays["validation"])[main]
+            score = program.evaluate(state, task.data["validation"])[main]
             if score >= best[0]:
-                best = score, program.evaluate(state, task.arrays["test"])[main]
-    last = program.evaluate(state, task.arrays["test"])[main]
+                best = score, program.evaluate(state, task.data["test"])[main]
+    last = program.evaluate(state, task.data["test"])[main]
     return {
         "method": config.method,
         "refresh": config.refresh,
@@ -151,7 +151,7 @@ def step_times(configs, rounds=40):
         )
         batch = next(
             train_batches(
-                task.arrays["train"],
+                task.data["train"],
                 batch_size=config.batch_size,
                 seed=0,
                 start_step=0,

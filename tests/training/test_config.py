@@ -8,6 +8,7 @@ import pytest
 from mmpareto_jax._cli.parser import make_parser
 from mmpareto_jax.training import Config, load_config, read_config
 from mmpareto_jax.training._choices import MULTI_TASK, MULTIMODAL
+from mmpareto_jax.training._config import renamed
 from mmpareto_jax.training._options.groups import GROUPS
 
 
@@ -130,7 +131,7 @@ WRITTEN = """
 
 def test_a_config_that_was_written_before_is_read(tmp_path):
     (tmp_path / "config.json").write_text(WRITTEN)
-    written = json.loads(WRITTEN)["config"]
+    written = renamed(json.loads(WRITTEN)["config"])
     default = Config().to_dict()
     later = {
         "refresh": 1,

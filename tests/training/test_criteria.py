@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmpareto_jax.training._tasks.criteria import classification
+from mmpareto_jax.training._tasks.criteria import labels
 from mmpareto_jax.training._tasks.dense_criteria import depth, normals, segmentation
 
 CLASSES = 4
@@ -18,7 +18,7 @@ def dense_case(kind, size, seed=0):
     gaps = rng.random(shape) < 0.2
     if kind == "classification":
         z = rng.normal(size=(size, CLASSES)).astype(np.float32)
-        return z, rng.integers(CLASSES, size=size), classification("x")
+        return z, rng.integers(CLASSES, size=size), labels("x")
     if kind == "segmentation":
         z = rng.normal(size=(*shape, CLASSES)).astype(np.float32)
         label = np.where(gaps, -1, rng.integers(CLASSES - 1, size=shape))

@@ -26,7 +26,7 @@ FLAGS = ["--width", "8", "--train-examples", "32", "--batch-size", "8", "--steps
 def one_step(config, task=None):
     task = task or make_task(config)
     program = make_program(config, task)
-    batch = next(train_batches(task.arrays["train"], batch_size=8, seed=0))
+    batch = next(train_batches(task.data["train"], batch_size=8, seed=0))
     return program, *program.step(program.state, batch)
 
 
@@ -106,7 +106,7 @@ def test_prepare_and_train_dense_data(name, tmp_path, capsys):
     task = make_task(config)
     assert task.eval_batch == 200
     batches = train_batches(
-        task.arrays["train"], batch_size=4, seed=0, transform=task.transform
+        task.data["train"], batch_size=4, seed=0, transform=task.transform
     )
     assert next(batches)["image"].dtype == np.uint8
 
@@ -117,7 +117,7 @@ def test_digits_of_mnist(tmp_path):
     config = Config(task="multi-digits", data=str(raw), train_examples=16, batch_size=8)
     assert config.num_train == 16
     task = make_task(config)
-    assert task.arrays["train"]["image"].shape == (16, 36, 36, 1)
+    assert task.data["train"]["image"].shape == (16, 36, 36, 1)
 
 
 @pytest.mark.parametrize("sharing", ["hard", "cross-stitch", "mtan"])
@@ -136,7 +136,7 @@ def test_single_task_models_share_nothing():
     assert set(program.groups.groups) == {"left", "right"}
     # What one task sees does not move the other's trunk.
     task = make_task(config)
-    other = {k: v.copy() for k, v in task.arrays["train"].items()}
+    other = {k: v.copy() for k, v in task.data["train"].items()}
     other["right"] = (other["right"] + 1) % 10
     batch = next(train_batches(other, batch_size=8, seed=0))
     again, _ = program.step(program.restart(0, config.lr), batch)
@@ -216,7 +216,7 @@ def test_a_run_of_a_comparison():
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_the_level_of_noise_reaches_the_data(noise):
     config = Config(task="multi-digits", right_noise=noise, train_examples=32)
-    for split, arrays in make_task(config).arrays.items():
+    for split, arrays in make_task(config).data.items():
         size = 32 if split == "train" else None
         expected = load_multi_digits(split, num_examples=size, noise=noise)
         np.testing.assert_array_equal(arrays["image"], expected.image)

@@ -86,7 +86,7 @@ def test_the_report_has_the_sentence_and_the_figure(probed, tmp_path):
 def first_probe(config, task=None):
     task = task or make_task(config)
     program = make_program(config, task)
-    batch = next(train_batches(task.arrays["train"], batch_size=16, seed=0))
+    batch = next(train_batches(task.data["train"], batch_size=16, seed=0))
     before = jax.tree.map(np.asarray, program.state.params)
     found = program.probe(program.state, batch)
     after, _ = program.step(program.state, batch)

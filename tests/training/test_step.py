@@ -26,7 +26,7 @@ def task():
 def one_step(config, task):
     program = make_program(config, task)
     batch = next(
-        train_batches(task.arrays["train"], batch_size=config.batch_size, seed=0)
+        train_batches(task.data["train"], batch_size=config.batch_size, seed=0)
     )
     before = jax.tree.map(np.asarray, program.state.params)
     state, metrics = program.step(program.state, batch)
@@ -48,7 +48,7 @@ def test_every_method_makes_a_step(method, task):
     config = dataclasses.replace(CONFIG, method=method, task=kind)
     if method in ("greedy", "single-task"):  # they have a model of their own
         task = make_task(config)
-    batch = next(train_batches(task.arrays["train"], batch_size=16, seed=0))
+    batch = next(train_batches(task.data["train"], batch_size=16, seed=0))
     if method in ("krum", "trimmed-mean"):  # they need three objectives
         with pytest.raises(ValueError, match="the number of objectives must be >= 3"):
             jax.eval_shape(*_step_of(config, task, batch))
@@ -96,7 +96,7 @@ def test_gamma_scales_the_encoders_alone(task):
 
 def test_step_compiles_once_and_moves_nothing_off_the_device(task):
     program, _, state, _ = one_step(CONFIG, task)
-    batches = train_batches(task.arrays["train"], batch_size=16, seed=1)
+    batches = train_batches(task.data["train"], batch_size=16, seed=1)
     batches = [jax.device_put(next(batches)) for _ in range(2)]
     with jax.transfer_guard("disallow"):
         for batch in batches:
@@ -109,19 +109,19 @@ def test_step_compiles_once_and_moves_nothing_off_the_device(task):
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters(task):
-    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    config = dataclasses.replace(CONFIG, precision="bf16")
     program, _, state, metrics = one_step(config, make_task(config))
     assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
     _, _, _, exact = one_step(CONFIG, task)
     assert metrics["loss/joint"] == pytest.approx(float(exact["loss/joint"]), rel=0.05)
     assert metrics["loss/joint"] != exact["loss/joint"]
-    batch = {k: x[:16] for k, x in task.arrays["train"].items()}
+    batch = {k: x[:16] for k, x in task.data["train"].items()}
     assert "bf16" in program.step.lower(state, batch).as_text()
 
 
 def test_evaluation_counts_every_example_once(task):
     program = make_program(CONFIG, task)
-    arrays = {k: x[:250] for k, x in task.arrays["validation"].items()}
+    arrays = {k: x[:250] for k, x in task.data["validation"].items()}
     whole = program.evaluate(program.state, arrays)
     parts = [
         (len(part["label"]), program.evaluate(program.state, part))
@@ -139,7 +139,7 @@ def test_training_learns(task):
     config = dataclasses.replace(CONFIG, steps=40)
     program = make_program(config, task)
     state, losses = program.state, []
-    batches = train_batches(task.arrays["train"], batch_size=16, seed=0)
+    batches = train_batches(task.data["train"], batch_size=16, seed=0)
     for _ in range(config.num_steps):
         state, metrics = program.step(state, next(batches))
         losses.append(float(metrics["loss/joint"]))
@@ -149,7 +149,7 @@ def test_training_learns(task):
 def test_plain_is_the_uniform_sum(task):
     """The same parameters after a step, from one ordinary gradient."""
     config = dataclasses.replace(CONFIG, method="uniform")
-    batch = next(train_batches(task.arrays["train"], batch_size=16, seed=0))
+    batch = next(train_batches(task.data["train"], batch_size=16, seed=0))
     states = []
     for plain in (True, False):
         program = make_program(config, task, plain=plain)
@@ -163,7 +163,7 @@ def test_restart_is_a_fresh_run_without_compilation(task):
     program = make_program(CONFIG, task)
     config = dataclasses.replace(CONFIG, seed=7, lr=0.3)
     other = make_program(config, task)
-    batch = next(train_batches(task.arrays["train"], batch_size=16, seed=0))
+    batch = next(train_batches(task.data["train"], batch_size=16, seed=0))
     program.step(program.restart(0, 0.1), batch)
     state, _ = program.step(program.restart(7, 0.3), batch)
     expected, _ = other.step(other.state, batch)

@@ -56,20 +56,20 @@ def test_prepare_and_train_crema_d(tmp_path, capsys):
     assert isinstance(model.audio_encoder, ResNet18)
     assert isinstance(model.visual_encoder, ResNet18)
     batches = train_batches(
-        task.arrays["train"], batch_size=4, seed=0, transform=task.transform
+        task.data["train"], batch_size=4, seed=0, transform=task.transform
     )
     batch = next(batches)
     # Training sees one drawn and cropped frame of each half, evaluation all candidates.
     assert batch["visual"].shape == (4, 2, 32, 32, 3)
-    assert task.arrays["test"]["visual"].shape[1:] == (2, 3, 32, 32, 3)
+    assert task.data["test"]["visual"].shape[1:] == (2, 3, 32, 32, 3)
     program = make_program(config, task)
     state, metrics = program.step(program.state, batch)
     assert np.isfinite(metrics["loss/joint"])
-    found = program.evaluate(state, task.arrays["test"])
-    middle = dict(task.arrays["test"])
+    found = program.evaluate(state, task.data["test"])
+    middle = dict(task.data["test"])
     middle["visual"] = middle["visual"][:, :, [1, 1, 1]]
     assert found == program.evaluate(state, middle)
-    other = dict(task.arrays["test"])
+    other = dict(task.data["test"])
     other["visual"] = other["visual"][:, :, [0, 0, 0]]
     assert found != program.evaluate(state, other)
 
@@ -108,7 +108,7 @@ def test_data_of_another_task(tmp_path):
 
 
 def arrays_of(**options):
-    return make_task(Config(**options)).arrays
+    return make_task(Config(**options)).data
 
 
 def test_three_modalities():
@@ -159,6 +159,6 @@ def test_a_run_with_three_modalities():
     program = make_program(config, task)
     objectives = {x for x in program.groups.groups.values() if len(x) > 1}
     assert objectives == {("joint", k) for k in ("audio", "visual", "second")}
-    batch = list(islice(train_batches(task.arrays["train"], batch_size=16, seed=0), 1))
+    batch = list(islice(train_batches(task.data["train"], batch_size=16, seed=0), 1))
     _, metrics = program.step(program.state, batch[0])
     assert np.isfinite(metrics["loss/second"])

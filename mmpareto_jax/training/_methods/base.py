@@ -9,6 +9,7 @@ import jax
 import optax
 
 import mmpareto_jax as mmp
+from mmpareto_jax.data import Source
 from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._choices import FusionName, SharingName
@@ -57,15 +58,15 @@ class Epoch(NamedTuple):
     Attributes:
       number: of the epochs that are done.
       config: of the run.
-      arrays: split -> name -> array [N, ...].
-      evaluate: (state, arrays) -> name -> float: losses and accuracies.
-      features: (state, arrays) -> encoder -> features [N, D].
+      data: split -> examples.
+      evaluate: (state, examples) -> name -> float: losses and accuracies.
+      features: (state, examples) -> encoder -> features [N, D].
       first: the parameters that the run began with.
     """
 
     number: int
     config: Config
-    arrays: Mapping[str, Mapping[str, Any]]
-    evaluate: Callable[[Any, Mapping[str, Any]], dict[str, float]]
-    features: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
+    data: Mapping[str, Source]
+    evaluate: Callable[[Any, Source], dict[str, float]]
+    features: Callable[[Any, Source], dict[str, Any]]
     first: Any

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from mmpareto_jax.data import column
 from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
@@ -32,12 +33,11 @@ def pmr(config: Config) -> Method:
         return found | {"joint": found["joint"] + extra}
 
     def renew(state: Any, epoch: Epoch) -> Any:
-        arrays, old = epoch.arrays["train"], state.memory["prototypes"]
+        examples, old = epoch.data["train"], state.memory["prototypes"]
+        label = column(examples, "label")
         prototypes = {
-            m: jnp.asarray(
-                _prototypes.class_means(x, arrays["label"], len(old[m])), jnp.float32
-            )
-            for m, x in epoch.features(state, arrays).items()
+            m: jnp.asarray(_prototypes.class_means(x, label, len(old[m])), jnp.float32)
+            for m, x in epoch.features(state, examples).items()
         }
         early = epoch.number <= _EARLY * epoch.config.epochs
         memory = {
@@ -63,7 +63,7 @@ def blending(_: Config) -> Method:
             return state
 
         def of(split: str) -> dict[str, float]:
-            scores = epoch.evaluate(state, epoch.arrays[split])
+            scores = epoch.evaluate(state, epoch.data[split])
             return {k: scores[f"loss/{k}"] for k in state.memory.weights}
 
         memory = _blending.blend(state.memory, of("train"), of("validation"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from mmpareto_jax.data import column
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods._baselines import relearning as _relearning
 from mmpareto_jax.training._methods.base import Epoch, Method
@@ -22,12 +23,12 @@ def _relearn(state: Any, epoch: Epoch) -> Any:
     if epoch.number % _EVERY:
         return state
     given, seed = epoch.config.alpha, epoch.config.seed
-    train, validation = epoch.arrays["train"], epoch.arrays["validation"]
+    train, validation = epoch.data["train"], epoch.data["validation"]
     now, then = epoch.features(state, train), epoch.features(state, validation)
     strength = {
         m: _relearning.relearning_strength(
-            _relearning.purity(now[m], train["label"], seed=seed),
-            _relearning.purity(then[m], validation["label"], seed=seed),
+            _relearning.purity(now[m], column(train, "label"), seed=seed),
+            _relearning.purity(then[m], column(validation, "label"), seed=seed),
             1.0 if given is None else given,
         )
         for m in now

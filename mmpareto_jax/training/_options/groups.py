@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, get_args
+import dataclasses
+from collections.abc import Collection
+from typing import Any, Literal, NamedTuple, get_args
 
 from mmpareto_jax.training._choices import (
     MULTI_TASK,
     MULTIMODAL,
+    TASKS,
     MethodName,
-    TaskName,
+    PaperRule,
+    RuleName,
+    is_own,
 )
 from mmpareto_jax.training._options.of_all import Model, Optimisation, Run
 from mmpareto_jax.training._options.of_methods import (
@@ -32,34 +37,83 @@ class Group(NamedTuple):
     Attributes:
       options: the dataclass that has them.
       owner: what people call it; "": by the names that follow.
-      tasks: the tasks whose runs look at them.
+      tasks: the built-in tasks whose runs look at them.
       methods: the methods whose runs look at them.
+      own: whether a task of the user's does, too.
     """
 
     options: type[Any]
     owner: str = ""
-    tasks: tuple[TaskName, ...] = get_args(TaskName)
-    methods: tuple[MethodName, ...] = get_args(MethodName)
+    tasks: tuple[str, ...] = TASKS
+    methods: tuple[str, ...] = get_args(MethodName)
+    own: bool = False
+
+    @property
+    def whose(self) -> str:
+        """Who has them."""
+        few = self.tasks if len(self.tasks) < len(self.methods) else self.methods
+        return self.owner or ", ".join(few)
 
     @property
     def title(self) -> str:
         """Over the options in a help text."""
-        few = min(self.tasks, self.methods, key=len)
-        return f"options of {self.owner or ', '.join(few)}"
+        return f"options of {self.whose}"
 
 
 # In the order of the help text and of files.
 GROUPS = (
-    Group(Run, "the run"),
-    Group(Model, "the model"),
-    Group(Optimisation, "the optimisation"),
-    Group(Weights, "rules that weight gradients"),
-    Group(Gamma, methods=("mmpareto", "uniform-gamma")),
-    Group(MMPareto, methods=("mmpareto",)),
-    Group(Imbalance, methods=("ogm", "ogm-ge", "agm", "pmr", "greedy", "relearning")),
+    Group(Run, "the run", own=True),
+    Group(Model, "the built-in models"),
+    Group(Optimisation, "the optimisation", own=True),
+    Group(
+        Weights,
+        "rules that weight gradients",
+        methods=get_args(Literal[RuleName, PaperRule]),
+        own=True,
+    ),
+    Group(Gamma, methods=("mmpareto", "uniform-gamma"), own=True),
+    Group(MMPareto, methods=("mmpareto",), own=True),
+    Group(
+        Imbalance,
+        methods=("ogm", "ogm-ge", "agm", "pmr", "greedy", "relearning"),
+        own=True,
+    ),
     Group(Multimodal, "multimodal tasks", tasks=MULTIMODAL),
     Group(MultiTask, "multi-task models", tasks=MULTI_TASK),
     Group(AVDigits, tasks=("av-digits",)),
     Group(MultiDigits, tasks=("multi-digits",)),
     Group(DigitTasks, tasks=("digit-tasks",)),
 )
+
+
+def group_of(option: str) -> Group:
+    """The group that an option belongs to."""
+    return next(
+        group
+        for group in GROUPS
+        if option in {field.name for field in dataclasses.fields(group.options)}
+    )
+
+
+def refuse_unused(
+    options: Collection[str], task: str, methods: Collection[str]
+) -> None:
+    """Refuses an option that a run of this task with none of these methods looks at.
+
+    Args:
+      options: the names of those that were given.
+      task: as a config names it.
+      methods: each run has one of these.
+
+    Raises:
+      ValueError: names the first such option, and whose it is.
+    """
+    for option in options:
+        group = group_of(option)
+        if not (group.own if is_own(task) else task in group.tasks):
+            what = "a task of its own" if is_own(task) else task
+        elif not set(methods) & set(group.methods):
+            what = ", ".join(methods)
+        else:
+            continue
+        raise ValueError(f"{option}: not an option of {what}, but of {group.whose}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from mmpareto_jax.training._choices import MethodName, TaskName
+from mmpareto_jax.training._choices import TASKS, MethodName, is_own
 from mmpareto_jax.training._options.option import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -15,7 +15,7 @@ from mmpareto_jax.training._options.option import (
 )
 
 # Training examples of the data that are in the package.
-EMBEDDED: dict[TaskName, int] = {
+EMBEDDED: dict[str, int] = {
     "av-digits": 1000,
     "multi-digits": 2000,
     "digit-tasks": 2000,
@@ -27,7 +27,14 @@ EMBEDDED: dict[TaskName, int] = {
 class Run:
     """What is learnt, from what, for how long."""
 
-    task: TaskName = option("av-digits", "what to learn")
+    task: str = option(
+        "av-digits",
+        "what to learn",
+        Limit(
+            lambda x: x in TASKS or is_own(x),
+            f"one of {', '.join(TASKS)}, or module:function",
+        ),
+    )
     _: dataclasses.KW_ONLY
     data: str | None = option(
         None,
@@ -75,7 +82,6 @@ class Model:
         "of the features; the CNN's layers have 1/4, 1/2 and 1/1",
         Limit(lambda x: x > 0 and x % 4 == 0, "a multiple of 4"),
     )
-    dtype: Literal["float32", "bfloat16"] = option("float32", "of the computation")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,3 +102,8 @@ class Optimisation:
         1e-4, "added after the combination, as in the paper", NOT_NEGATIVE
     )
     pullback: Literal["unroll", "vmap"] = option("unroll", "of the gradient engine")
+    precision: Literal["f32", "bf16", "highest"] = option(
+        "f32",
+        "of the computation; highest: of matrix products too, where a device has less; "
+        "bf16: of the built-in models, whose parameters stay float32",
+    )

@@ -91,6 +91,7 @@ def gradients(
       example: params and inputs, for their shapes.
       plain: sum the losses before they are differentiated, by jax alone.
     """
+    outputs_of = (method.probes and task.detached) or task.outputs
 
     def losses_of(model: Any, outputs: Any, inputs: Inputs) -> tuple[Any, Seen]:
         memory, batch = inputs.memory, inputs.batch
@@ -104,7 +105,7 @@ def gradients(
 
     def losses_fn(params: Any, inputs: Inputs) -> tuple[Any, Seen]:
         model = model_of(params, inputs.rest)
-        return losses_of(model, task.outputs(model, inputs.batch), inputs)
+        return losses_of(model, outputs_of(model, inputs.batch), inputs)
 
     if plain:
         return _of_the_sum(losses_fn)
@@ -161,10 +162,9 @@ def probe_of(task: Task, model_of: Model) -> Callable[..., mmp.Probe]:
     Whatever the method makes of them; and where it lets a unimodal head only watch,
     the head's loss is followed into its encoder.
     """
-    outputs_of = task.attached or task.outputs
 
     def losses_fn(params: Any, inputs: Inputs) -> dict[str, jax.Array]:
-        outputs = outputs_of(model_of(params, inputs.rest), inputs.batch)
+        outputs = task.outputs(model_of(params, inputs.rest), inputs.batch)
         return task.losses(outputs, inputs.batch)
 
     return mmp.probe(losses_fn)

@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -16,30 +16,64 @@ import numpy as np
 import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._run.callbacks import Callback, Start
 from mmpareto_jax.training._run.checkpoint import Checkpoints, Which
 from mmpareto_jax.training._run.metrics import Metrics, read_metrics
 from mmpareto_jax.training._run.result import Result
 from mmpareto_jax.training._run.step import Program, TrainState, make_program
-from mmpareto_jax.training._run.workdir import claim, read_config, write_result
+from mmpareto_jax.training._run.workdir import (
+    claim,
+    read_config,
+    refuse_other_run,
+    write_result,
+)
 from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.registry import make_task
+from mmpareto_jax.training._tasks.settled import config_of, settled
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 
 
+@overload
 def train(
+    task: Task,
     config: Config,
     workdir: str | Path,
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Result: ...
+
+
+@overload
+def train(
+    config: Config,
+    workdir: str | Path,
+    /,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Result: ...
+
+
+def train(
+    task: Any = None,
+    config: Any = None,
+    workdir: Any = None,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Trains, and evaluates the checkpoint that was best on validation.
 
     Ctrl-C (or SIGTERM) ends the run after the current step, with a checkpoint.
 
     Args:
-      config: what to do.
+      task: what to learn; left out (``train(config, workdir)``), what the config names.
+      config: how.
       workdir: a directory for the run: ``config.json``, ``metrics.jsonl``,
         ``tensorboard/``, ``checkpoints/``, and ``result.json`` at its end. Created if
         it does not exist.
@@ -47,6 +81,7 @@ def train(
         of a run that was not interrupted.
       progress: called as ``progress(step, num_steps, metrics)`` for every step, one
         step late, so that the device never waits; metrics are scalars by name.
+      callbacks: hear of the run, in this order.
 
     Returns:
       The result; its ``state`` is the last one, its scores are the best checkpoint's,
@@ -54,18 +89,25 @@ def train(
 
     Raises:
       ValueError: the workdir holds a run and `resume` is False, or holds none, or
-        one of another configuration, and `resume` is True: nothing is changed then.
-        The data are not there, or the method does not fit the model or the task (OGM
-        without a fusion that adds): found once ``config.json`` is written.
+        one of another configuration, and `resume` is True; the data are not there; an
+        option is of another task or method, or the method does not fit the task or its
+        model (OGM without a fusion that adds). Nothing is changed then.
     """
+    if isinstance(task, Config):
+        task, config, workdir = None, task, config
     workdir = Path(workdir)
+    asked = config if task is None else config_of(task, config)
+    refuse_other_run(workdir, asked, resume)
+    run = _Run(workdir, config, task)
+    config, task, program = run.config, run.task, run.program
     claim(workdir, config, resume)
-    run = _Run(workdir, config)
-    task, program = run.task, run.program
-    with contextlib.closing(run.checkpoints) as checkpoints:
+    with contextlib.closing(run.open_checkpoints()) as checkpoints:
         state = program.state
         if resume:
             state = checkpoints.restore(state, "latest") or state
+        start = Start(config, task, program.groups, workdir, int(state.step))
+        for callback in callbacks:
+            callback.on_start(start)
         with (
             contextlib.closing(Metrics(workdir, int(state.step))) as metrics,
             _stop_signals() as stopped,
@@ -75,15 +117,21 @@ def train(
                 metrics.write(step, "train", jax.device_get(values))
                 if progress is not None:
                     progress(step, config.num_steps, values)
+                for callback in callbacks:
+                    callback.on_step(step, values)
 
             def on_probe(step: int, found: mmp.Probe) -> None:
                 metrics.write(step, "probe", jax.device_get(found).scalars())
+                for callback in callbacks:
+                    callback.on_probe(step, found)
 
             def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
                 step, score = int(state.step), None
                 if scores is not None:
                     metrics.write(step, "validation", scores)
-                    score = scores[task.measures[0].name]
+                    score = task.better(scores)
+                    for callback in callbacks:
+                        callback.on_epoch(step, scores)
                 metrics.flush()
                 checkpoints.save(state, step, score)
 
@@ -101,6 +149,8 @@ def train(
     finished = int(state.step) >= config.num_steps
     result = dataclasses.replace(result, finished=finished, state=state)
     write_result(result)
+    for callback in callbacks:
+        callback.on_end(result)
     return result
 
 
@@ -135,7 +185,7 @@ def fit(
     """
     start = int(state.step)
     batches = train_batches(
-        task.arrays["train"],
+        task.data["train"],
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start,
@@ -145,7 +195,7 @@ def fit(
     for step in range(start + 1, config.num_steps + 1):
         epoch, within = divmod(step - 1, config.steps_per_epoch)
         if program.between_epochs and epoch and not within:
-            state = program.between_epochs(state, config, epoch, task.arrays)
+            state = program.between_epochs(state, config, epoch, task.data)
         batch = next(batches)
         due = on_probe and config.probe_every and step % config.probe_every == 0
         probed = program.probe(state, batch) if due else None
@@ -160,20 +210,23 @@ def fit(
         if at_end or stop:
             on_step(step, pending)
             pending = {}
-            held_out = task.arrays["validation"]
+            held_out = task.data["validation"]
             on_pause(state, program.evaluate(state, held_out) if at_end else None)
         if stop:
             break
     return state
 
 
-def evaluate(workdir: str | Path, which: Which = "best") -> Result:
+def evaluate(
+    workdir: str | Path, which: Which = "best", *, task: Task | None = None
+) -> Result:
     """Evaluates a checkpoint of a finished or stopped run.
 
     Args:
       workdir: the run's directory; the data that it was trained on must be there.
       which: "best" on validation, or "latest". Where none was validated yet, the latest
         stands in for the best.
+      task: what it was trained on, where that was made in Python.
 
     Returns:
       The result; its ``state`` is the checkpoint's, its ``checkpoint`` the one that was
@@ -184,19 +237,23 @@ def evaluate(workdir: str | Path, which: Which = "best") -> Result:
         checkpoint, or a checkpoint with other parameters; or the data are not there.
     """
     workdir = Path(workdir)
-    run = _Run(workdir, read_config(workdir))
-    with contextlib.closing(run.checkpoints):
+    run = _Run(workdir, read_config(workdir), task)
+    with contextlib.closing(run.open_checkpoints()):
         return run.result(which)
 
 
 class _Run:
     """The parts of a run, as training and evaluation both need them."""
 
-    def __init__(self, workdir: Path, config: Config):
-        self.workdir, self.config = workdir, config
-        self.task = make_task(config)
-        self.program = make_program(config, self.task)
-        self.checkpoints = Checkpoints(workdir / "checkpoints")
+    def __init__(self, workdir: Path, config: Config, task: Task | None):
+        self.workdir = workdir
+        self.task, self.config = settled(task or make_task(config), config)
+        self.program = make_program(self.config, self.task)
+
+    def open_checkpoints(self) -> Checkpoints:
+        """Those of the workdir, whose directory is made where there is none."""
+        self.checkpoints = Checkpoints(self.workdir / "checkpoints")
+        return self.checkpoints
 
     def result(self, which: Which) -> Result:
         """Evaluates a checkpoint; the latest where none was validated yet."""
@@ -214,7 +271,7 @@ class _Run:
             step=int(state.step),
             finished=True,
             scores={
-                split: self.program.evaluate(state, self.task.arrays[split])
+                split: self.program.evaluate(state, self.task.data[split])
                 for split in ("validation", "test")
             },
             conflicts={

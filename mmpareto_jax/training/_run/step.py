@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 
 import mmpareto_jax as mmp
-from mmpareto_jax.data import eval_batches
+from mmpareto_jax.data import Source, as_examples, eval_batches
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.base import Epoch
@@ -55,11 +55,11 @@ class Program(NamedTuple):
         scalars by name: losses, measures, and the diagnostics of every group.
       probe: (state, batch) -> what ``mmp.probe`` sees of the task's objectives and of
         the update of this step, which it does not make.
-      evaluate: (state, arrays) -> name -> float: losses and measures of all examples.
-      features: (state, arrays) -> encoder -> features [N, D] of all examples.
+      evaluate: (state, examples) -> name -> float: losses and measures of all.
+      features: (state, examples) -> encoder -> features [N, D] of all.
       restart: (seed, learning rate) -> the state before the first step of another run
         of the same program; nothing is compiled for it.
-      between_epochs: None, or (state, run's config, epochs done, arrays) -> state: what
+      between_epochs: None, or (state, run's config, epochs done, data) -> state: what
         the method does before every epoch but the first.
     """
 
@@ -67,11 +67,11 @@ class Program(NamedTuple):
     state: TrainState
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
     probe: Callable[[TrainState, Batch], mmp.Probe]
-    evaluate: Callable[[TrainState, Mapping[str, Any]], dict[str, float]]
-    features: Callable[[TrainState, Mapping[str, Any]], dict[str, np.ndarray]]
+    evaluate: Callable[[TrainState, Source], dict[str, float]]
+    features: Callable[[TrainState, Source], dict[str, np.ndarray]]
     restart: Callable[[int, float], TrainState]
     between_epochs: (
-        Callable[[TrainState, Config, int, Mapping[str, Any]], TrainState] | None
+        Callable[[TrainState, Config, int, Mapping[str, Source]], TrainState] | None
     )
 
 
@@ -105,7 +105,7 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     def model_of(params: Any, rest: Any) -> Any:
         return nnx.merge(graphdef, params, rest, copy=True)
 
-    example = {k: x[: config.batch_size] for k, x in task.arrays["train"].items()}
+    example = as_examples(task.data["train"]).take(np.arange(config.batch_size))
     shapes = nnx.eval_shape(task.outputs, model, example)
     memory = method.memory(shapes)
     inputs = Inputs(rest, memory, example)
@@ -163,8 +163,8 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         model = nnx.merge(eval_graphdef, params, rest, copy=True)
         return task.sums(task.outputs(model, batch), batch, batch["mask"])
 
-    def evaluate(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, float]:
-        totals = [sums_of_batch(state.params, state.rest, x) for x in held_out(arrays)]
+    def evaluate(state: TrainState, source: Source) -> dict[str, float]:
+        totals = [sums_of_batch(state.params, state.rest, x) for x in held_out(source)]
         # In float64: a count of pixels exceeds what float32 can count.
         added = jax.tree.map(
             lambda *x: sum(np.asarray(v, np.float64) for v in x), *totals
@@ -172,19 +172,19 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         scores = {k: float(x) for k, x in sorted(task.scores(added).items())}
         return scores | task.overall(scores)
 
-    def held_out(arrays: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
-        size = len(next(iter(arrays.values())))
-        return eval_batches(arrays, batch_size=min(task.eval_batch, size))
+    def held_out(source: Source) -> Iterator[dict[str, np.ndarray]]:
+        size = min(task.eval_batch, len(as_examples(source)))
+        return eval_batches(source, batch_size=size, fill=task.fill)
 
     @jax.jit
     def features_of_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
         model = nnx.merge(eval_graphdef, params, rest, copy=True)
         return task.outputs(model, batch).features
 
-    def features(state: TrainState, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        size = len(next(iter(arrays.values())))
+    def features(state: TrainState, source: Source) -> dict[str, np.ndarray]:
+        size = len(as_examples(source))
         found = [
-            features_of_batch(state.params, state.rest, x) for x in held_out(arrays)
+            features_of_batch(state.params, state.rest, x) for x in held_out(source)
         ]
         return {k: np.concatenate([x[k] for x in found])[:size] for k in found[0]}
 
@@ -197,11 +197,11 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, fresh)
 
     def between_epochs(
-        state: TrainState, run: Config, number: int, arrays: Mapping[str, Any]
+        state: TrainState, run: Config, number: int, data: Mapping[str, Source]
     ) -> TrainState:
         assert method.between_epochs is not None
         first = restart(run.seed, run.lr).params
-        epoch = Epoch(number, run, arrays, evaluate, features, first)
+        epoch = Epoch(number, run, data, evaluate, features, first)
         after: TrainState = method.between_epochs(state, epoch)
         return after
 

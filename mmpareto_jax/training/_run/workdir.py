@@ -13,35 +13,48 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from mmpareto_jax._version import __version__
-from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._config import Config, renamed
 
 if TYPE_CHECKING:  # a resumed run's mistakes need not wait for flax
     from mmpareto_jax.training._run.result import Result
 
 
-def claim(workdir: Path, config: Config, resume: bool) -> None:
-    """Refuses a workdir that this run may not write to; writes its config.json.
+def refuse_other_run(workdir: Path, config: Config, resume: bool) -> None:
+    """Refuses a workdir that this run may not write to; changes nothing.
 
     Raises:
       ValueError: it holds a run and `resume` is False, or holds none, or one of
-        another configuration, and `resume` is True. Nothing is changed then.
+        another configuration, and `resume` is True.
     """
-    path = workdir / "config.json"
     if resume:
-        old, new = read_config(workdir).to_dict(), config.to_dict()
-        differ = [f"{k} {old[k]} (now {new[k]})" for k in new if old[k] != new[k]]
+        old = read_config(workdir)
+        if not config.is_sized:  # a task that is not made yet
+            config = config.settled(config.task, old.num_train)
+        there, new = old.to_dict(), config.to_dict()
+        differ = [f"{k} {there[k]} (now {new[k]})" for k in new if there[k] != new[k]]
         if differ:
             raise ValueError(
                 f"workdir {workdir}: holds a run of another config: {', '.join(differ)}"
             )
-        # A run that goes on is no longer at what it came to.
-        (workdir / "result.json").unlink(missing_ok=True)
-        return
-    if path.exists():
+    elif (workdir / "config.json").exists():
         raise ValueError(
             f"workdir {workdir}: already holds a run; continue it with --resume or "
             "choose another --workdir"
         )
+
+
+def claim(workdir: Path, config: Config, resume: bool) -> None:
+    """Makes the workdir this run's: writes its config.json.
+
+    Raises:
+      ValueError: as of `refuse_other_run`.
+    """
+    refuse_other_run(workdir, config, resume)
+    path = workdir / "config.json"
+    if resume:
+        # A run that goes on is no longer at what it came to.
+        (workdir / "result.json").unlink(missing_ok=True)
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     devices = jax.devices()
     record = {
@@ -70,7 +83,7 @@ def read_config(workdir: str | Path) -> Config:
     if not path.exists():
         raise ValueError(f"workdir {workdir}: holds no run (no config.json)")
     try:
-        return Config(**json.loads(path.read_text())["config"])
+        return Config(**renamed(json.loads(path.read_text())["config"]))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"workdir {workdir}: unreadable config.json: {error}"

@@ -11,14 +11,18 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from mmpareto_jax.training._choices import spelled
+from mmpareto_jax.training._choices import is_own, spelled
 from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._options.groups import refuse_unused
 from mmpareto_jax.training._run.workdir import now, read_record, versions
 from mmpareto_jax.training._study.run_once import Record, run_once
+from mmpareto_jax.training._tasks.base import Task
+from mmpareto_jax.training._tasks.registry import make_task
+from mmpareto_jax.training._tasks.settled import check_method, config_of
 
 # Seeds of the tuning runs start here, so that none is also a final run.
 _FIRST_TUNING_SEED = 10_000
@@ -67,6 +71,7 @@ class Comparison:
         for method in self.methods:
             for lr in self.lr_grid:
                 self.run(method, lr, 0)  # raises where it is not valid
+        refuse_unused(self.config.given(), self.config.task, self.methods)
         if self.seeds < 2:
             raise ValueError(f"seeds: expected at least 2, got {self.seeds}")
         if self.tune_seeds < 1:
@@ -134,7 +139,7 @@ class Comparison:
 
         def score(method: str, lr: float) -> float:
             found = [
-                next(iter(r["validation"].values()))
+                r.get("score", next(iter(r["validation"].values())))
                 for r in records
                 if (r["method"], r["lr"]) == (method, lr)
                 and r["seed"] >= _FIRST_TUNING_SEED
@@ -147,9 +152,34 @@ class Comparison:
         }
 
 
+@overload
+def compare(
+    task: Task,
+    comparison: Comparison,
+    workdir: str | Path,
+    *,
+    workers: int = 1,
+    inspect: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Record]: ...
+
+
+@overload
 def compare(
     comparison: Comparison,
     workdir: str | Path,
+    /,
+    *,
+    workers: int = 1,
+    inspect: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Record]: ...
+
+
+def compare(
+    task: Any = None,
+    comparison: Any = None,
+    workdir: Any = None,
     *,
     workers: int = 1,
     inspect: bool = True,
@@ -158,26 +188,40 @@ def compare(
     """Runs a comparison, or what is missing of it.
 
     Args:
+      task: what to learn; left out (``compare(comparison, workdir)``), what the
+        comparison's config names.
       comparison: what to do.
       workdir: a directory for ``comparison.json`` and ``runs.jsonl``, a line for every
         finished run; created if it does not exist. Runs that are there already are not
         repeated.
-      workers: 1 for this process, more for so many others, each with one thread.
+      workers: 1 for this process, more for so many others, each with one thread; they
+        make the task themselves, so it must have a name: a built-in one's, or
+        ``module:function``.
       inspect: whether final runs are probed, and the loss around their end measured.
       progress: called as ``progress(done, total, what)`` after every run.
 
     Returns:
       The records of all runs, tuning included, those that were there first. A record
       has the run's method, lr and seed; the measures on "validation" and "test" of the
-      epoch that is best on validation, shares from 0 to 1; by group the share of
+      epoch that is best on validation, shares from 0 to 1; the main one of validation
+      as a "score", of which more is better; by group the share of
       conflicting steps, the histogram of cosines, quantiles of the magnitude factor and
       the gradients' norms by epoch.
 
     Raises:
       ValueError: the directory holds another comparison, or one that is not readable;
-        the data are not there; a method does not fit the model or the task.
+        the data are not there; a method does not fit the model or the task; several
+        workers for a task that was made in Python.
     """
+    if isinstance(task, Comparison):
+        task, comparison, workdir = None, task, comparison
+    if task is not None and workers > 1:
+        raise ValueError(
+            "workers: expected 1 for a task that was made in Python; name it as "
+            "module:function for more"
+        )
     workdir = Path(workdir)
+    task, comparison = _settled(task, comparison)
     _claim(workdir, comparison)
     records = read_runs(workdir)
     tuning = comparison.tuning()
@@ -189,6 +233,7 @@ def compare(
         with (workdir / "runs.jsonl").open("a") as file:
             run = functools.partial(
                 run_once,
+                task=task,
                 cache=str(workdir / "compiled"),
                 inspect=inspect and stage == "final",
             )
@@ -244,6 +289,20 @@ def read_comparison(workdir: str | Path) -> Comparison:
     for name in ("methods", "lr_grid"):
         values[name] = tuple(values[name])
     return Comparison(**values)
+
+
+def _settled(
+    task: Task | None, comparison: Comparison
+) -> tuple[Task | None, Comparison]:
+    """Both, once each method is known to fit a user's task, whose size is told."""
+    config = comparison.config
+    if task is None and not is_own(config.task):
+        return task, comparison
+    made = task or make_task(config)
+    comparison = dataclasses.replace(comparison, config=config_of(made, config))
+    for method in comparison.methods:
+        check_method(made, comparison.run(method, comparison.lr_grid[0], 0))
+    return task, comparison
 
 
 def _claim(workdir: Path, comparison: Comparison) -> None:

@@ -12,12 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpareto_jax.data import column
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.loop import fit
 from mmpareto_jax.training._run.step import Program, TrainState, make_program
 from mmpareto_jax.training._study.probe import probe_accuracy
 from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.registry import make_task
+from mmpareto_jax.training._tasks.settled import check_method
 
 Record = dict[str, Any]
 COSINE_BINS = np.linspace(-1, 1, 41)
@@ -26,18 +28,24 @@ _SHARP_SEEDS, _DIRECTIONS = 3, 3
 
 
 @functools.lru_cache(maxsize=2)
-def _program(config: Config) -> tuple[Task, Program]:
-    task = make_task(config)
+def _program(config: Config, task: Task | None) -> tuple[Task, Program]:
+    task = (task or make_task(config)).first(config.num_train)
+    check_method(task, config)
     return task, make_program(config, task)
 
 
 def run_once(
-    config: Config, *, cache: str | None = None, inspect: bool = True
+    config: Config,
+    *,
+    task: Task | None = None,
+    cache: str | None = None,
+    inspect: bool = True,
 ) -> Record:
     """One run: the best epoch on validation, scored on test.
 
     Args:
       config: of the run.
+      task: what it learns; None: what the config names.
       cache: a directory for compiled programs, which all processes share.
       inspect: whether to probe the encoders and, for the first seeds, to measure the
         loss around the end; half of a short run's time.
@@ -46,8 +54,7 @@ def run_once(
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     # Runs that differ in these two share their program.
-    task, program = _program(dataclasses.replace(config, seed=0, lr=1.0))
-    main = task.measures[0].name
+    task, program = _program(dataclasses.replace(config, seed=0, lr=1.0), task)
     best: tuple[float, int, TrainState, dict[str, float]] | None = None
     steps: list[dict[str, Any]] = []
 
@@ -57,10 +64,10 @@ def run_once(
     def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
         nonlocal best
         assert scores is not None  # nothing stops these runs
-        if best is None or scores[main] >= best[0]:
+        if best is None or task.better(scores) >= best[0]:
             # A copy: the next step takes the state's memory.
             best = (
-                scores[main],
+                task.better(scores),
                 int(state.step),
                 jax.tree.map(lambda x: x + 0, state),
                 scores,
@@ -77,13 +84,14 @@ def run_once(
     )
     seconds = time.perf_counter() - start
     assert best is not None
-    _, step, state, validation = best
-    test = program.evaluate(state, task.arrays["test"])
+    score, step, state, validation = best
+    test = program.evaluate(state, task.data["test"])
     record: Record = {
         "method": config.method,
         "lr": config.lr,
         "seed": config.seed,
         "step": step,
+        "score": score,
         "seconds": round(seconds, 2),
         "device": jax.devices()[0].device_kind,
         "validation": {m.name: validation[m.name] for m in task.measures},
@@ -98,10 +106,10 @@ def run_once(
 
 def _probe(program: Program, state: TrainState, task: Task) -> dict[str, float]:
     """Encoder -> the test accuracy of a linear classifier on its features."""
-    found = {k: program.features(state, x) for k, x in task.arrays.items()}
+    found = {k: program.features(state, x) for k, x in task.data.items()}
     if not found["train"]:
         return {}
-    labels = {k: np.asarray(x["label"]) for k, x in task.arrays.items()}
+    labels = {k: column(x, "label") for k, x in task.data.items()}
     return {
         name: probe_accuracy({k: x[name] for k, x in found.items()}, labels)
         for name in found["train"]
@@ -175,9 +183,7 @@ def _sharpness(
         way = jax.tree.map(direction, state.params)
         for radius in RADII:
             moved = jax.tree.map(lambda x, d, r=radius: x + r * d, state.params, way)
-            scores = program.evaluate(
-                state._replace(params=moved), task.arrays["train"]
-            )
+            scores = program.evaluate(state._replace(params=moved), task.data["train"])
             losses.append(sum(scores[name] for name in main))
     mean = np.mean(np.reshape(losses, (_DIRECTIONS, len(RADII))), axis=0)
     return [float(x) for x in mean]

@@ -12,10 +12,13 @@ import jax
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.step import Program, make_program
+from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.registry import make_task
 
 
-def step_times(configs: Sequence[Config], *, repeats: int = 40) -> dict[str, float]:
+def step_times(
+    configs: Sequence[Config], *, task: Task | None = None, repeats: int = 40
+) -> dict[str, float]:
     r"""Wall time of a compiled step, relative to the gradient of the summed losses.
 
     .. math:: \frac{\operatorname{median}_i t_i^{\text{method}}}
@@ -27,6 +30,7 @@ def step_times(configs: Sequence[Config], *, repeats: int = 40) -> dict[str, flo
 
     Args:
       configs: one for each method; the plain sum has the other options of the first.
+      task: what they learn; None: what they name.
       repeats: steps of each that are timed, at least 1.
 
     Returns:
@@ -37,15 +41,15 @@ def step_times(configs: Sequence[Config], *, repeats: int = 40) -> dict[str, flo
       IndexError: there are no configs.
     """
     plain = dataclasses.replace(configs[0], method="uniform")
-    task = make_task(plain)
+    summed = task or make_task(plain)
     batch = next(
-        train_batches(task.arrays["train"], batch_size=configs[0].batch_size, seed=0)
+        train_batches(summed.data["train"], batch_size=configs[0].batch_size, seed=0)
     )
     batch = jax.device_put(batch)
     programs: dict[str, Program] = {
-        c.method: make_program(c, make_task(c)) for c in configs
+        c.method: make_program(c, task or make_task(c)) for c in configs
     }
-    programs[""] = make_program(plain, task, plain=True)
+    programs[""] = make_program(plain, summed, plain=True)
     states = {name: program.state for name, program in programs.items()}
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(repeats + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -36,25 +37,24 @@ from mmpareto_jax.models import (
     SumFusion,
     TemporalCNN,
 )
-from mmpareto_jax.training._choices import FusionName, SharingName
 from mmpareto_jax.training._config import Config
 
-HEADS: dict[FusionName, Callable[..., Fusion]] = {
+HEADS: dict[str, Callable[..., Fusion]] = {
     "concat": ConcatFusion,
     "sum": SumFusion,
     "film": FiLMFusion,
     "gated": GatedFusion,
     "cosine": CosineFusion,
 }
-INTERACTIONS: dict[FusionName, Callable[..., Interaction]] = {
+INTERACTIONS: dict[str, Callable[..., Interaction]] = {
     "mmtm": MMTM,
     "central": CentralNet,
     "bottleneck": BottleneckTokens,
 }
 # What those that ask for a width call it.
-_WIDTH: dict[FusionName, str] = {"gated": "hidden", "central": "features"}
+_WIDTH: dict[str, str] = {"gated": "hidden", "central": "features"}
 # A function that makes a trunk, and the number of tasks -> what they share.
-SHARINGS: dict[SharingName, Callable[..., Sharing]] = {
+SHARINGS: dict[str, Callable[..., Sharing]] = {
     "hard": lambda trunk, tasks, **_: HardSharing(trunk(), tasks),
     "cross-stitch": lambda trunk, tasks, **_: CrossStitch(trunk, tasks),
     "mtan": lambda trunk, tasks, **more: MTAN(trunk(), tasks, **more),
@@ -63,42 +63,45 @@ SHARINGS: dict[SharingName, Callable[..., Sharing]] = {
 
 
 def make_classifier(
-    config: Config,
-    fusion: FusionName,
-    shapes: Mapping[str, tuple[int, ...]],
+    encoders: Mapping[str, Callable[[nnx.Rngs], Any]],
+    fusion: str,
+    width: int,
     num_classes: int,
     rngs: nnx.Rngs,
 ) -> MultimodalClassifier:
-    """The model that a config asks for.
+    """Encoders that meet in a fusion.
 
     Args:
-      config: encoder, width and dtype.
+      encoders: modality -> rngs -> its encoder.
       fusion: the fusion or interaction, by the name of ``--fusion``.
-      shapes: modality -> of an example: [H, W, C] or [T, H, W, C]; for the default
-        encoder [F] or [T, C], too.
+      width: of what a fusion has between the features and the logits.
       num_classes: number of logits.
       rngs: gives the keys.
+
+    Raises:
+      ValueError: there is no such fusion.
     """
-    encoders: dict[str, StagedEncoder] = {
-        name: _encoder(config, x, rngs) for name, x in shapes.items()
-    }
-    staged = list(encoders.values())
+    if fusion not in HEADS and fusion not in INTERACTIONS:
+        known = ", ".join([*HEADS, *INTERACTIONS])
+        raise ValueError(f"fusion: expected one of {known}, got {fusion!r}")
+    made = {name: make(rngs) for name, make in encoders.items()}
+    staged = list(made.values())
     head: Fusion | None = None
     interaction: Interaction | None = None
-    more = {_WIDTH[fusion]: config.width} if fusion in _WIDTH else {}
+    more = {_WIDTH[fusion]: width} if fusion in _WIDTH else {}
     if fusion in INTERACTIONS:  # the model's own head follows it
         interaction = INTERACTIONS[fusion](staged, rngs=rngs, **more)
     else:
         widths = [encoder.out_features for encoder in staged]
         head = HEADS[fusion](widths, num_classes, rngs=rngs, **more)
     return MultimodalClassifier(
-        num_classes, encoders, fusion=head, interaction=interaction, rngs=rngs
+        num_classes, made, fusion=head, interaction=interaction, rngs=rngs
     )
 
 
 def make_multitask_model(
     config: Config,
-    sharing: SharingName,
+    sharing: str,
     shape: tuple[int, ...],
     tasks: Mapping[str, int],
     *,
@@ -122,7 +125,7 @@ def make_multitask_model(
     def make_trunk() -> StagedEncoder:
         return _trunk(config, shape, dense, rngs)
 
-    dtype = jnp.dtype(config.dtype)
+    dtype = _dtype(config)
     shared = SHARINGS[sharing](make_trunk, len(tasks), dtype=dtype, rngs=rngs)
     head = DenseHead if dense else nnx.Linear
     width = shared.out_features
@@ -134,13 +137,13 @@ def make_multitask_model(
 def _trunk(
     config: Config, shape: tuple[int, ...], dense: bool, rngs: nnx.Rngs
 ) -> StagedEncoder:
-    dtype, width = jnp.dtype(config.dtype), config.width
+    dtype, width = _dtype(config), config.width
     if dense:
         stages = (width // 4, width // 2, width)
         return SegNet(shape[-1], stages, dtype=dtype, rngs=rngs)
     if config.encoder == "default":
         return LeNet(shape, (width // 4, width // 2), width, dtype=dtype, rngs=rngs)
-    return _encoder(config, shape, rngs)
+    return make_encoder(config, shape, rngs)
 
 
 def default_encoder(
@@ -173,8 +176,11 @@ def default_encoder(
     return ResNet18(shape[-1], dtype=dtype, rngs=rngs)
 
 
-def _encoder(config: Config, shape: tuple[int, ...], rngs: nnx.Rngs) -> StagedEncoder:
-    dtype, width, kind = jnp.dtype(config.dtype), config.width, config.encoder
+def make_encoder(
+    config: Config, shape: tuple[int, ...], rngs: nnx.Rngs
+) -> StagedEncoder:
+    """The encoder that a config asks for; of an example of this shape."""
+    dtype, width, kind = _dtype(config), config.width, config.encoder
     if kind == "default" and config.task == "arrays":
         return default_encoder(shape, width, dtype, rngs)
     if kind == "default":
@@ -198,3 +204,7 @@ def _encoder(config: Config, shape: tuple[int, ...], rngs: nnx.Rngs) -> StagedEn
     return PatchTransformer(
         shape, (patch[0], patch[1]), features=width, depth=3, dtype=dtype, rngs=rngs
     )
+
+
+def _dtype(config: Config) -> Any:
+    return jnp.bfloat16 if config.precision == "bf16" else jnp.float32

@@ -10,94 +10,158 @@ from typing import Any
 import jax
 from flax import nnx
 
-from mmpareto_jax.data import Transform
+from mmpareto_jax.data import First, Source, Transform, as_examples
 from mmpareto_jax.models import Outputs
-from mmpareto_jax.training._batch import Arrays, Batch
+from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._tasks.criteria import Criterion, Measure
 
+SPLITS = ("train", "validation", "test")
 
-@dataclasses.dataclass(frozen=True)
+
+# Compared and hashed as itself: arrays have no truth.
+@dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """What the loop needs to know of a problem.
+    """A problem, as the trainer sees it: a model, its data, losses and measures.
+
+    Everything the trainer does, it does with these fields alone; the built-in tasks are
+    made by the same two functions as a user's: ``classification`` and ``task``.
 
     Attributes:
-      make_model: rngs -> the model.
-      outputs: (model, batch) -> predictions by objective, features by encoder.
-      arrays: split ("train", "validation", "test") -> name -> array [N, ...].
+      name: what it is called in files and tables.
+      make_model: ``nnx.Rngs`` -> the model, a ``flax.nnx.Module``. What is trained are
+        its ``nnx.Param``; all other state (BatchNorm, random streams) is carried along.
+      outputs: (model, batch) -> ``models.Outputs``: what each objective's criterion
+        looks at, by objective; features [B, D] by encoder, and parts of the joint
+        logits by modality, both of which may be empty.
+      data: "train", "validation" and "test" -> what ``data.as_examples`` takes: arrays
+        by name [N, ...], a grain source, ``data.FunctionExamples``.
       criteria: objective -> its loss and its measures.
       titles: objective -> what people call it.
       main: the objectives that the run is about: the joint one, or all tasks.
+      judged: measure -> a criterion with this one score, for measures that belong to no
+        single objective; they come before all others.
       eval_batch: examples of a batch in evaluation, at most.
-      transform: what is done to training batches on the host; None: nothing.
+      fill: whether the last batch of an evaluation may be filled up, since criteria
+        heed the mask; else it is a smaller one.
+      transform: (batch, generators) -> batch, on the host, for training batches; None:
+        nothing.
       trunk: (model, batch) -> features that all objectives share; None: there are no
         such features.
-      heads: (model, features) -> predictions by objective, from these.
-      attached: `outputs` where these cut an objective off from the encoders: with it
-        reaching them; None: nothing is cut off.
+      heads: (model, features) -> outputs, from these.
+      detached: `outputs` with the unimodal heads cut off from the encoders, for methods
+        that train by the joint loss alone; None: the task has no such heads.
+      fusion: how modalities meet, by the name of ``--fusion``; None: in another way.
+      sharing: what several tasks share, by the name of ``--sharing``; None: another.
     """
 
+    name: str
     make_model: Callable[[nnx.Rngs], nnx.Module]
     outputs: Callable[[Any, Batch], Outputs]
-    arrays: Mapping[str, Arrays]
+    data: Mapping[str, Source]
     criteria: Mapping[str, Criterion]
     titles: Mapping[str, str]
     main: tuple[str, ...]
+    judged: Mapping[str, Criterion] = dataclasses.field(default_factory=dict)
     eval_batch: int = 200
+    fill: bool = True
     transform: Transform | None = None
     trunk: Callable[[Any, Batch], jax.Array] | None = None
     heads: Callable[[Any, jax.Array], Outputs] | None = None
-    attached: Callable[[Any, Batch], Outputs] | None = None
+    detached: Callable[[Any, Batch], Outputs] | None = None
+    fusion: str | None = None
+    sharing: str | None = None
+
+    def __post_init__(self) -> None:
+        if set(self.data) != set(SPLITS):
+            raise ValueError(
+                f"task {self.name}: data: expected the splits {', '.join(SPLITS)}, "
+                f"got {', '.join(self.data) or 'none'}"
+            )
+
+    def first(self, size: int) -> Task:
+        """The task with only so many training examples, the first ones."""
+        train = as_examples(self.data["train"])
+        if size >= len(train):
+            return self
+        source = self.data["train"]
+        if isinstance(source, Mapping):
+            fewer: Source = {k: x[:size] for k, x in source.items()}
+        else:
+            fewer = First(train, size)
+        return dataclasses.replace(self, data={**self.data, "train": fewer})
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
         """Objective -> its loss on the batch, a scalar."""
         return {
-            name: self.criteria[name].loss(z, batch[self.criteria[name].target])
+            name: self.criteria[name].loss(z, self.criteria[name].of(batch))
             for name, z in outputs.logits.items()
         }
 
     def sums(
         self, outputs: Outputs, batch: Batch, mask: jax.Array
     ) -> dict[str, dict[str, jax.Array]]:
-        """Objective -> what its measures add up over batches; the mask is [B]."""
-        return {
-            name: self.criteria[name].sums(z, batch[self.criteria[name].target], mask)
+        """Objective or measure -> what is added up over batches; the mask is [B]."""
+        seen = next(iter(outputs.logits.values()))
+        found = {
+            name: self.criteria[name].sums(z, self.criteria[name].of(batch), mask)
             for name, z in outputs.logits.items()
         }
+        judged = {
+            name: criterion.sums(seen, criterion.of(batch), mask)
+            for name, criterion in self.judged.items()
+        }
+        return found | judged
 
     def scores(self, sums: Mapping[str, Any]) -> dict[str, Any]:
         """Measure or "loss/objective" -> its value."""
-        return {
+        found = {
             f"{kind}/{name}": value
             for name, x in sums.items()
+            if name in self.criteria
             for kind, value in self.criteria[name].scores(x).items()
         }
+        judged = {
+            name: criterion.scores(sums[name])["value"]
+            for name, criterion in self.judged.items()
+        }
+        return found | judged
 
     @property
     def measures(self) -> tuple[Measure, ...]:
         """What is reported; the first one chooses epochs and learning rates."""
         each = tuple(
+            measure._replace(name=name)
+            for name, criterion in self.judged.items()
+            for measure in criterion.measures(name, name)
+        ) + tuple(
             measure
             for name, title in self.titles.items()
             for measure in self.criteria[name].measures(name, title)
         )
-        if len(self.main) == 1:
+        if not each:
+            return (Measure("loss/sum", "sum of the losses", False, False),)
+        if self.judged or len(self.main) == 1:
             return each
         if self._accuracies():
             return (Measure("accuracy/mean", "mean of the tasks"), *each)
         return (Measure("score/mean", "score", percent=False), *each)
 
     def overall(self, scores: Mapping[str, float]) -> dict[str, float]:
-        """The measure of all tasks together, where there is more than one.
+        """The measure of all objectives together, where there is one.
 
         The mean accuracy; or, where the tasks have other measures, a score: the mean
         over tasks of the mean of 100 log(measure), with the sign that makes more
         better. A difference of 1 between two models is a relative improvement by 1 %.
+        Without any measure, the sum of the losses.
         """
-        if len(self.main) == 1:
-            return {}
-        if self._accuracies():
+        main = self.measures[0].name
+        if main == "loss/sum":
+            return {main: sum(scores[f"loss/{name}"] for name in self.criteria)}
+        if main == "accuracy/mean":
             mean = sum(scores[f"accuracy/{name}"] for name in self.main)
-            return {"accuracy/mean": mean / len(self.main)}
+            return {main: mean / len(self.main)}
+        if main != "score/mean":
+            return {}
         total = 0.0
         for name in self.main:
             own = self.criteria[name].measures(name, "")
@@ -107,7 +171,12 @@ class Task:
                 for m in own
             ]
             total += 100 * sum(logs) / len(logs)
-        return {"score/mean": total / len(self.main)}
+        return {main: total / len(self.main)}
+
+    def better(self, scores: Mapping[str, float]) -> float:
+        """The main measure of these scores, with the sign that makes more better."""
+        main = self.measures[0]
+        return scores[main.name] if main.higher else -scores[main.name]
 
     def _accuracies(self) -> bool:
         return all("accuracy" in self.criteria[name].kinds for name in self.main)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmpareto_jax.training._batch import Batch
+
 Sums = Mapping[str, Any]
 
 
@@ -51,7 +53,8 @@ class Criterion(NamedTuple):
     not), so a batch gives sums, and the sums of all batches give the scores.
 
     Attributes:
-      target: the array of a batch that the predictions are compared with.
+      target: the array of a batch that the predictions are compared with; None: the
+        whole batch.
       loss: (predictions [B, ...], targets [B, ...]) -> scalar, what is differentiated.
       sums: (predictions, targets, mask [B]) -> name -> array; the mask is 1 for
         examples and 0 for what only fills the batch.
@@ -61,11 +64,15 @@ class Criterion(NamedTuple):
         whether higher is better, whether it is a share).
     """
 
-    target: str
-    loss: Callable[[jax.Array, jax.Array], jax.Array]
-    sums: Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
+    target: str | None
+    loss: Callable[[Any, Any], jax.Array]
+    sums: Callable[[Any, Any, jax.Array], dict[str, jax.Array]]
     scores: Callable[[Sums], dict[str, Any]]
     kinds: Mapping[str, tuple[str, bool, bool]]
+
+    def of(self, batch: Batch) -> Any:
+        """What the predictions for a batch are compared with."""
+        return batch if self.target is None else batch[self.target]
 
     def measures(self, objective: str, title: str) -> tuple[Measure, ...]:
         """Its measures, for an objective with this name and title."""
@@ -76,7 +83,7 @@ class Criterion(NamedTuple):
         )
 
 
-def classification(target: str) -> Criterion:
+def labels(target: str) -> Criterion:
     """Cross-entropy and accuracy of logits [B, classes] for labels [B]."""
 
     def each(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -105,4 +112,40 @@ def classification(target: str) -> Criterion:
         sums,
         scores,
         {"accuracy": ("accuracy", True, True)},
+    )
+
+
+def computed(
+    name: str,
+    function: Callable[[Any, Batch], jax.Array],
+    *,
+    score: str,
+    kinds: Mapping[str, tuple[str, bool, bool]],
+) -> Criterion:
+    """The mean over examples of what a user's function computes.
+
+    The function maps (outputs, batch) to the value of every example [B], or to a
+    scalar, which counts as that of each.
+    """
+
+    def values(outputs: Any, batch: Batch) -> jax.Array:
+        found = jnp.asarray(function(outputs, batch))
+        size = len(jax.tree.leaves(dict(batch))[0])
+        if found.shape not in ((), (size,)):
+            raise ValueError(
+                f"{name}: expected the value of every example, [{size}], or a scalar, "
+                f"got shape {list(found.shape)}"
+            )
+        return found
+
+    def sums(outputs: Any, batch: Batch, mask: jax.Array) -> dict[str, jax.Array]:
+        total = jnp.sum(values(outputs, batch).astype(jnp.float32) * mask)
+        return {"examples": jnp.sum(mask), "total": total}
+
+    return Criterion(
+        None,
+        lambda outputs, batch: jnp.mean(values(outputs, batch)),
+        sums,
+        lambda sums: {score: sums["total"] / sums["examples"]},
+        kinds,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Callable
 
-from mmpareto_jax.training._choices import MULTI_TASK, TaskName
+from mmpareto_jax.training._choices import MULTI_TASK, is_own
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.several_modalities import (
@@ -19,7 +21,7 @@ from mmpareto_jax.training._tasks.several_tasks import (
 )
 
 # Those whose data are in the package.
-EMBEDDED: dict[TaskName, Callable[[Config], Task]] = {
+EMBEDDED: dict[str, Callable[[Config], Task]] = {
     "av-digits": av_digits,
     "multi-digits": multi_digits,
     "digit-tasks": digit_tasks,
@@ -32,21 +34,50 @@ def make_task(config: Config) -> Task:
 
     Args:
       config: of a run: its task, data and model; and its method, which may ask for a
-        fusion or a sharing of its own.
+        fusion or a sharing of its own. A task ``module:function`` is what that function
+        returns; it is called with the config where it takes an argument.
 
     Returns:
-      A frozen dataclass: a function that makes the model, the arrays of the splits
-      ("train", "validation", "test"), and of every objective the loss and the measures,
-      all of them in ``measures``, the main one first. No model is made yet.
+      The task: a function that makes the model, the data of the splits ("train",
+      "validation", "test"), and of every objective the loss and the measures, all of
+      them in ``measures``, the main one first. No model is made yet.
 
     Raises:
-      ValueError: its data are not there, or do not fit.
+      ValueError: its data are not there, or do not fit; or its module or function is
+        not there, or returns no task.
 
     Example:
       >>> from mmpareto_jax.training import Config, make_task
       >>> [m.name for m in make_task(Config(train_examples=32)).measures]
       ['accuracy/joint', 'accuracy/audio', 'accuracy/visual']
     """
+    if is_own(config.task):
+        return _referred(config)
     several = config.task in MULTI_TASK
     prepared = prepared_tasks if several else prepared_modalities
     return EMBEDDED.get(config.task, prepared)(config)
+
+
+def _referred(config: Config) -> Task:
+    module, _, name = config.task.partition(":")
+    if not module:
+        raise ValueError(
+            f"task {name}: was made in Python, and has to be given as task=, or be "
+            "named as module:function"
+        )
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not (error.name and (module + ".").startswith(error.name + ".")):
+            raise
+        raise ValueError(f"task {config.task}: there is no module {module}") from None
+    function = getattr(found, name, None)
+    if not callable(function):
+        raise ValueError(f"task {config.task}: {module} has no function {name!r}")
+    made = function(config) if inspect.signature(function).parameters else function()
+    if not isinstance(made, Task):
+        raise ValueError(
+            f"task {config.task}: expected a training.Task to be returned, got "
+            f"{type(made).__name__}"
+        )
+    return made

@@ -12,58 +12,40 @@ import numpy as np
 from flax import nnx
 
 from mmpareto_jax.data import Transform, augmentation, load_av_digits, middle_frames
-from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Arrays
-from mmpareto_jax.training._choices import TaskName
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.registry import method_of
-from mmpareto_jax.training._tasks.architecture import make_classifier
+from mmpareto_jax.training._tasks.architecture import make_encoder
 from mmpareto_jax.training._tasks.base import Task
-from mmpareto_jax.training._tasks.criteria import classification
+from mmpareto_jax.training._tasks.own import classification, shapes_of
 
 
-def _classification(
+def _built_in(
     config: Config,
-    arrays: Mapping[str, Arrays],
+    data: Mapping[str, Arrays],
     num_classes: int,
-    read: Callable[[str, jax.Array], jax.Array],
+    read: Callable[[str, jax.Array], jax.Array] = lambda _, x: x,
     transform: Transform | None = None,
 ) -> Task:
-    """A task of the arrays beside "label", one modality each.
-
-    `read` maps a modality's name and batch to what its encoder takes.
-    """
-    method = method_of(config)
-    modalities = [name for name in arrays["train"] if name != "label"]
-    shapes = {
-        name: jax.eval_shape(
-            lambda x, name=name: read(name, x), arrays["train"][name][:1]
-        ).shape[1:]
-        for name in modalities
+    """A task of the arrays beside "label", with the model that the config asks for."""
+    encoders = {
+        name: functools.partial(_encoder, config, shape)
+        for name, shape in shapes_of(data["train"], read).items()
     }
-
-    def make_model(rngs: nnx.Rngs) -> nnx.Module:
-        fusion = method.fusion or config.fusion
-        return make_classifier(config, fusion, shapes, num_classes, rngs)
-
-    def attached(
-        model: Any, batch: Mapping[str, jax.Array], detach: bool = False
-    ) -> Outputs:
-        inputs = {name: read(name, batch[name]) for name in modalities}
-        found: Outputs = model.outputs(inputs, detach_unimodal=detach)
-        return found
-
-    titles = {"joint": "multimodal"} | {name: name for name in modalities}
-    return Task(
-        make_model,
-        functools.partial(attached, detach=method.probes),
-        arrays,
-        criteria={name: classification("label") for name in titles},
-        titles=titles,
-        main=("joint",),
+    return classification(
+        data,
+        name=config.task,
+        encoders=encoders,
+        fusion=method_of(config).fusion or config.fusion,
+        width=config.width,
+        num_classes=num_classes,
+        read=read,
         transform=transform,
-        attached=attached,
     )
+
+
+def _encoder(config: Config, shape: tuple[int, ...], rngs: nnx.Rngs) -> Any:
+    return make_encoder(config, shape, rngs)
 
 
 # --- AV-digits
@@ -89,7 +71,7 @@ def av_digits(config: Config) -> Task:
         if split == "train":
             found = _with_random_images(found, config.visual_label_noise, rng)
         arrays[split] = _with_contradictions(found, config.contradiction, rng)
-    return _classification(config, arrays, 10, lambda _, x: x)
+    return _built_in(config, arrays, 10)
 
 
 def _with_random_images(
@@ -131,7 +113,7 @@ _PIXELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "color": ((0.1307,) * 3, (0.3081,) * 3),
 }
 _UNKNOWN = ((0.5,), (0.5,))
-_CROPPED: dict[TaskName, str] = {"crema-d": "visual", "kinetics-sounds": "visual"}
+_CROPPED: dict[str, str] = {"crema-d": "visual", "kinetics-sounds": "visual"}
 
 
 def prepared_modalities(config: Config) -> Task:
@@ -159,7 +141,7 @@ def prepared_modalities(config: Config) -> Task:
     if config.task in _CROPPED:
         name = _CROPPED[config.task]
         transform = augmentation({name: arrays["train"][name].shape[-2]})
-    return _classification(config, arrays, len(prepared.classes), read, transform)
+    return _built_in(config, arrays, len(prepared.classes), read, transform)
 
 
 def _pixels(

@@ -23,7 +23,7 @@ from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.registry import method_of
 from mmpareto_jax.training._tasks.architecture import make_multitask_model
 from mmpareto_jax.training._tasks.base import Task
-from mmpareto_jax.training._tasks.criteria import Criterion, classification
+from mmpareto_jax.training._tasks.criteria import Criterion, labels
 from mmpareto_jax.training._tasks.dense_criteria import depth, normals, segmentation
 
 _SPLITS: tuple[Any, ...] = ("train", "validation", "test")
@@ -70,6 +70,7 @@ def _of(
 
     hard = sharing == "hard"
     return Task(
+        config.task,
         make_model,
         outputs,
         arrays,
@@ -80,6 +81,7 @@ def _of(
         transform=transform,
         trunk=trunk if hard else None,
         heads=heads if hard else None,
+        sharing=sharing,
     )
 
 
@@ -100,7 +102,7 @@ def multi_digits(config: Config) -> Task:
         ).arrays
         for split in _SPLITS
     }
-    sides = {name: (classification(name), 10) for name in ("left", "right")}
+    sides = {name: (labels(name), 10) for name in ("left", "right")}
     return _of(config, arrays, sides)
 
 
@@ -112,7 +114,7 @@ def digit_tasks(config: Config) -> Task:
         for split in _SPLITS
     }
     names = list(DIGIT_TASKS)[: config.num_tasks]
-    tasks = {name: (classification(name), DIGIT_TASKS[name]) for name in names}
+    tasks = {name: (labels(name), DIGIT_TASKS[name]) for name in names}
     return _of(config, arrays, tasks)
 
 

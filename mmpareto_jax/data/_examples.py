@@ -1,0 +1,212 @@
+"""Where examples come from: arrays, a grain source, or a function."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import grain
+import numpy as np
+
+Batch: TypeAlias = dict[str, np.ndarray]
+Record: TypeAlias = Mapping[str, Any]
+Generators: TypeAlias = list[np.random.Generator]
+Transform: TypeAlias = Callable[[Batch, Generators], Batch]
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """What batches are made of: a number of examples, each an array by name."""
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        ...
+
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+        """The examples of these rows, stacked.
+
+        Args:
+          rows: integers [B] from 0 to the number of examples − 1.
+          seed: of the run; for sources that draw.
+          epoch: of the batch, from 0; for sources that draw.
+
+        Returns:
+          Name -> array [B, ...].
+        """
+        ...
+
+
+Source: TypeAlias = "Mapping[str, np.ndarray] | Sequence[Record] | Examples"
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayExamples:
+    """Examples in arrays of one leading size, in memory or mapped into it."""
+
+    arrays: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(array) for name, array in self.arrays.items()}
+        if len(set(sizes.values())) != 1 or 0 in sizes.values():
+            raise ValueError(
+                f"arrays: expected one leading size, at least 1, got {sizes}"
+            )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+        del seed, epoch
+        return {name: array[rows] for name, array in self.arrays.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordExamples:
+    """Examples of a random access source, one record each.
+
+    A ``grain.MapDataset`` is asked for row r of epoch e by its index e·N + r, so that
+    what it draws at random differs between epochs.
+    """
+
+    source: Sequence[Record]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+        del seed
+        first = epoch * len(self) if isinstance(self.source, grain.MapDataset) else 0
+        return stacked([self.source[first + int(row)] for row in rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionExamples:
+    """Examples that are computed: a pure function of (seed, epoch, index).
+
+    Args:
+      function: (seed, epoch, index) -> name -> array or number, the same names, shapes
+        and dtypes for all.
+      size: N, the number of examples of an epoch.
+
+    Example:
+      >>> import numpy as np
+      >>> from mmpareto_jax.data import FunctionExamples
+      >>> def draw(seed, epoch, index):
+      ...     return {"t": np.random.default_rng([seed, epoch, index]).random()}
+      >>> examples = FunctionExamples(draw, size=100)
+      >>> len(examples), examples.take(np.arange(3))["t"].shape
+      (100, (3,))
+    """
+
+    function: Callable[[int, int, int], Record]
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+        return stacked([self.function(seed, epoch, int(row)) for row in rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class First:
+    """The first examples of others."""
+
+    whole: Examples
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+        return self.whole.take(rows, seed=seed, epoch=epoch)
+
+
+def as_examples(source: Source) -> Examples:
+    """Examples of whatever a person has.
+
+    Args:
+      source: name -> array [N, ...], in memory or mapped; a random access source of
+        records, as ``grain.MapDataset``, a grain data source or a list; or what is
+        already `Examples`.
+
+    Returns:
+      The examples; nothing is read yet.
+
+    Raises:
+      TypeError: something else.
+      ValueError: arrays of different leading sizes, or no examples.
+
+    Example:
+      >>> import numpy as np
+      >>> from mmpareto_jax.data import as_examples
+      >>> examples = as_examples([{"x": 0.0}, {"x": 1.0}, {"x": 2.0}])
+      >>> examples.take(np.array([2, 0]))
+      {'x': array([2., 0.])}
+    """
+    if isinstance(source, Mapping):
+        return ArrayExamples(source)
+    if not isinstance(source, Examples):
+        if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+            raise TypeError(
+                "data: expected a mapping of arrays, a source with a length and an "
+                f"index, or Examples, got {type(source).__name__}"
+            )
+        source = RecordExamples(source)
+    if len(source) < 1:
+        raise ValueError("data: expected at least one example, got none")
+    return source
+
+
+def column(source: Source, name: str, batch_size: int = 1024) -> np.ndarray:
+    """One array of all examples, in order, [N, ...]."""
+    if isinstance(source, Mapping):
+        return np.asarray(source[name])
+    examples = as_examples(source)
+    rows = np.arange(len(examples))
+    parts = [
+        examples.take(rows[i : i + batch_size])[name]
+        for i in range(0, len(rows), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+def stacked(records: Sequence[Record]) -> Batch:
+    """A batch of records; an array [B, ...] for each name."""
+    return {name: np.stack([r[name] for r in records]) for name in records[0]}
+
+
+def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
+    """A transform of batches from grain transforms of examples.
+
+    Args:
+      steps: ``grain.transforms.Map`` and ``RandomMap``, one example at a time, with a
+        generator of its own; a transform of batches, or None, is returned as it is.
+
+    Raises:
+      TypeError: a transformation that makes more or fewer examples of them.
+    """
+    if steps is None or callable(steps):
+        return steps
+    known = (grain.transforms.Map, grain.transforms.RandomMap)
+    for step in steps:
+        if not isinstance(step, known):
+            raise TypeError(
+                "transform: expected grain.transforms.Map or RandomMap, "
+                f"got {type(step).__name__}"
+            )
+
+    def transform(batch: Batch, rngs: Generators) -> Batch:
+        records = []
+        for row, rng in enumerate(rngs):
+            record: Any = {name: array[row] for name, array in batch.items()}
+            for step in steps:
+                if isinstance(step, grain.transforms.RandomMap):
+                    record = step.random_map(record, rng)
+                else:
+                    record = step.map(record)
+            records.append(record)
+        return stacked(records)
+
+    return transform

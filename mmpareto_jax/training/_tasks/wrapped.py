@@ -1,0 +1,91 @@
+"""Models of any kind as NNX modules, which the trainer knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+
+
+class Plain(nnx.Module):
+    """Parameters of a plain function, which calling applies.
+
+    Args:
+      init: key -> the parameters, a tree of arrays.
+      apply: (parameters, ...) -> outputs.
+      rngs: gives the key.
+    """
+
+    def __init__(
+        self,
+        init: Callable[[jax.Array], Any],
+        apply: Callable[..., Any],
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self._apply = apply
+        self.parameters = nnx.data(jax.tree.map(nnx.Param, init(rngs.params())))
+
+    def __call__(self, *args: Any) -> Any:
+        parameters = jax.tree.map(
+            lambda x: x[...],
+            self.parameters,
+            is_leaf=lambda x: isinstance(x, nnx.Variable),
+        )
+        return self._apply(parameters, *args)
+
+
+def as_module(
+    model: Any, forward: Callable[[Any], Any]
+) -> Callable[[nnx.Rngs], nnx.Module]:
+    """A function of rngs that makes an NNX module.
+
+    Args:
+      model: such a function, a Linen module, or a pair (init, apply).
+      forward: (module) -> anything, by calling it with an example: a Linen module makes
+        its parameters then.
+
+    Raises:
+      TypeError: something else.
+    """
+    from flax import linen
+
+    if isinstance(model, linen.Module):
+        return lambda rngs: _from_linen(model, forward, rngs)
+    if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
+        init, apply = model
+        return lambda rngs: Plain(init, apply, rngs=rngs)
+    if isinstance(model, nnx.Module) or not callable(model):
+        raise TypeError(
+            "model: expected a function of nnx.Rngs that makes a module, a Linen "
+            f"module, or (init, apply), got {type(model).__name__}"
+        )
+    return lambda rngs: _made(model, rngs)
+
+
+def _made(model: Callable[..., Any], rngs: nnx.Rngs) -> nnx.Module:
+    made = model(rngs=rngs) if isinstance(model, type) else model(rngs)
+    if not isinstance(made, nnx.Module):
+        raise TypeError(
+            f"model: expected a flax.nnx.Module to be made, got {type(made).__name__}"
+        )
+    return made
+
+
+class _Whole(nnx.Module):
+    """A module and what is done with it, as one call, which `lazy_init` needs."""
+
+    def __init__(self, module: nnx.Module, forward: Callable[[Any], Any]):
+        self.module = module
+        self._forward = forward
+
+    def __call__(self) -> Any:
+        return self._forward(self.module)
+
+
+def _from_linen(module: Any, forward: Callable[[Any], Any], rngs: nnx.Rngs) -> Any:
+    found = nnx.bridge.ToNNX(module, rngs=rngs)
+    nnx.bridge.lazy_init(_Whole(found, forward))
+    return found
