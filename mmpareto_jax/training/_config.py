@@ -173,7 +173,11 @@ class Config(
         return dataclasses.replace(self, task=task, train_examples=size)
 
     def given(self) -> tuple[str, ...]:
-        """The options that are not at their default, but for task and method."""
+        """The options that are not at their default, but for task and method.
+
+        Returns:
+          Their names, in order.
+        """
         return tuple(
             field.name
             for field in dataclasses.fields(self)
