@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from mmpareto_jax._cli import progress as _progress
 from mmpareto_jax._cli.nearest import check_names
 from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName
+from mmpareto_jax.training._described.names import shortened
 
 if TYPE_CHECKING:
     from mmpareto_jax.training import Comparison, Config, Result
@@ -134,6 +135,7 @@ def compare(arguments: dict[str, Any]) -> int:
     from pathlib import Path
 
     from mmpareto_jax import training
+    from mmpareto_jax.training._study.summary import legend
 
     if plan["methods"] is None:
         plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
@@ -153,11 +155,12 @@ def compare(arguments: dict[str, Any]) -> int:
     (workdir / "table.md").write_text(table + "\n")
     (workdir / "runs.csv").write_text(training.csv_text(records))
     figures = training.draw_comparison(rows, records, measures, workdir / "figures")
-    print(f"On test, mean ± s.d. over {comparison.seeds} seeds, shares in %; paired")
+    print(f"On test, mean ± s.d. over {comparison.seeds} seeds; paired differences of")
     print(
-        "differences of the first column with 95 % intervals; time of a step relative"
+        "the first column with 95 % intervals; time of a step relative to that of the"
     )
-    print("to that of the plain sum, without any of the methods' machinery\n")
+    print("plain sum, without any of the methods' machinery.")
+    print(f"{legend(measures)}\n")
     print(table)
     print(f"\nworkdir: {workdir}")
     print("  comparison.json  runs.jsonl  runs.csv  table.md")
@@ -267,6 +270,8 @@ def _print_result(result: Result, figures: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mmpareto_jax.training._study.summary import legend, titled
+
     shares = all(measure.percent for measure in result.measures)
     title = f"{result.config.method}{', in %' if shares else ''}"
     table = Table(box=box.SIMPLE_HEAD, title=title)
@@ -277,14 +282,16 @@ def _print_result(result: Result, figures: list[str]) -> None:
         values = [measure.shown(s[measure.name]) for s in result.scores.values()]
         unit = ", %" if measure.percent and not shares else ""
         shown = [f"{x:.1f}" if measure.percent else f"{x:.4g}" for x in values]
-        table.add_row(f"{measure.title}{unit}", *shown)
+        table.add_row(f"{titled(measure)}{unit}", *shown)
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    print(legend(result.measures))
     note = " on validation" if result.checkpoint == "best" else ""
     print(f"checkpoint: step {result.step}, the {result.checkpoint}{note}")
     for group, share in result.conflicts.items():
         where, objectives = result.groups.describe(group)
-        print(f"conflicting steps, {where} ({objectives}): {100 * share:.1f} %")
+        names = shortened(objectives, between=", ")
+        print(f"conflicting steps, {where} ({names}): {100 * share:.1f} %")
     print(f"workdir: {result.workdir}")
     print("  config.json  result.json  metrics.jsonl  tensorboard/  checkpoints/")
     if figures:
