@@ -36,6 +36,8 @@ from mmpareto_jax.training._options.option import check, check_option
 
 # This module is read for `mmpareto --help`, so it imports nothing heavy.
 
+# Records that a run of any length leaves, about.
+_RECORDS = 500
 # Pairs of MNIST's digits, as many as there are digits to train on.
 _MNIST_PAIRS = 54_000
 
@@ -156,6 +158,19 @@ class Config(
     def num_steps(self) -> int:
         """The length of the run, in steps."""
         return self.steps or self.epochs * self.steps_per_epoch
+
+    @property
+    def record_steps(self) -> int:
+        """The steps that a record is the mean of."""
+        return self.log_every or max(1, self.num_steps // _RECORDS)
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether a step, from 1, is the last one of an epoch or of the run."""
+        return step % self.steps_per_epoch == 0 or step == self.num_steps
+
+    def ends_record(self, step: int) -> bool:
+        """Whether a record ends with a step: no epoch's end lies inside of one."""
+        return step % self.record_steps == 0 or self.ends_epoch(step)
 
     def settled(self, task: str, num_train: int) -> Config:
         """The config of a run of this task.
