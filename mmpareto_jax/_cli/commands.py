@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import hashlib
 import inspect
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli import progress as _progress
@@ -19,6 +20,7 @@ from mmpareto_jax.training._described.names import shortened
 if TYPE_CHECKING:
     from mmpareto_jax.training import Comparison, Config, Result
 
+FAULTY = 1
 INTERRUPTED = 130
 _OTHERS: tuple[MethodName, ...] = (
     "uniform",
@@ -37,7 +39,8 @@ def train(arguments: dict[str, Any]) -> int:
     config = _config(arguments, workdir, resume)
     if workdir is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        workdir = f"runs/{config.task}-{config.method}-seed{config.seed}-{now}"
+        task = config.task.replace(":", ".")
+        workdir = f"runs/{task}-{config.method}-seed{config.seed}-{now}"
     from mmpareto_jax._cli.training_progress import TrainingProgress
     from mmpareto_jax.training import draw_figures, train
 
@@ -51,9 +54,19 @@ def train(arguments: dict[str, Any]) -> int:
     return INTERRUPTED
 
 
-def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Config:
-    """Defaults (of the run, when it is resumed) < the file < the flags."""
+def _config(
+    arguments: dict[str, Any],
+    workdir: str | None,
+    resume: bool,
+    methods: Collection[str] = (),
+) -> Config:
+    """Defaults (of the run, when it is resumed) < the file < the flags.
+
+    What is given has to be an option of the task and of one of the methods, even where
+    it is given as it is by default.
+    """
     from mmpareto_jax.training._config import Config, load_config
+    from mmpareto_jax.training._options.groups import refuse_unused
 
     values: dict[str, Any] = {}
     if resume:
@@ -63,10 +76,12 @@ def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Con
 
         values = read_config(workdir).to_dict()
     path = arguments.pop("config")
-    if path is not None:
-        values |= load_config(path)
-    values |= {k: v for k, v in arguments.items() if v is not None}
-    return Config(**values)
+    given = load_config(path) if path is not None else {}
+    given |= {k: v for k, v in arguments.items() if v is not None}
+    config = Config(**values | given)
+    options = [k for k in given if k not in ("task", "method")]
+    refuse_unused(options, config.task, methods or (config.method,))
+    return config
 
 
 def evaluate(arguments: dict[str, Any]) -> int:
@@ -130,14 +145,15 @@ def compare(arguments: dict[str, Any]) -> int:
     workers, workdir = arguments.pop("workers"), arguments.pop("workdir")
     if workers < 1:
         raise ValueError(f"--workers: expected at least 1, got {workers}")
-    config = _config(arguments, workdir, resume=False)
+    if plan["methods"] is None:
+        several = arguments["task"] in MULTI_TASK
+        plan["methods"] = COMPARED_TASKS if several else COMPARED
+    config = _config(arguments, workdir, resume=False, methods=plan["methods"])
     from pathlib import Path
 
     from mmpareto_jax import training
     from mmpareto_jax.training._study.summary import legend
 
-    if plan["methods"] is None:
-        plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
     comparison = training.Comparison(config, **plan)
     workdir = Path(workdir or f"runs/compare-{config.task}")
     there = len(training.read_runs(workdir))
@@ -229,6 +245,23 @@ def prepare(arguments: dict[str, Any]) -> int:
     digest = hashlib.sha256("".join(index["sha256"].values()).encode()).hexdigest()
     print(f"checksum of all arrays: {digest[:16]}")
     print(f"To train: mmpareto train {name} --data {out}")
+    return 0
+
+
+def check(arguments: dict[str, Any]) -> int:
+    from mmpareto_jax.data.sources import check_prepared, open_prepared
+
+    directory = arguments["directory"]
+    faults = check_prepared(directory)
+    for fault in faults:
+        print(f"{directory}: {fault}")
+    if faults:
+        return FAULTY
+    for split, arrays in open_prepared(directory).arrays.items():
+        shown = (f"{name} {x.dtype} {list(x.shape[1:])}" for name, x in arrays.items())
+        print(
+            f"{split}: {len(next(iter(arrays.values())))} examples: {', '.join(shown)}"
+        )
     return 0
 
 

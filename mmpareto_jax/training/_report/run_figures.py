@@ -20,7 +20,7 @@ from mmpareto_jax.training._report.drawing import (
     widths,
 )
 from mmpareto_jax.training._report.probe_figure import probe_figure
-from mmpareto_jax.training._run.metrics import read_metrics
+from mmpareto_jax.training._run.metrics import conflict_share, read_metrics
 
 # Marks of weights, in points; and gradients that a legend has names for.
 _WIDEST, _NARROWEST, _NAMED = 12.0, 2.0, 8
@@ -102,12 +102,17 @@ def _learning_curves(train: list[Record], validation: list[Record]) -> Figure:
 def _cosine(train: list[Record], groups: Sequence[str]) -> Figure:
     figure, axes = panels(len(groups))
     for axis, group in zip(axes, groups, strict=True):
-        steps, values = series(train, f"{group}/cosine")
-        conflict = values < 0
+        name = f"{group}/cosine"
+        seen = [r for r in train if r.get(name) is not None]
+        steps, values = series(seen, name)
+        conflict = np.array([bool(r.get(f"{group}/conflict")) for r in seen], bool)
         axis.axhline(0, color="0.3", lw=0.8)
+        # From the mean of a record down to the least.
+        least = np.array([r.get(f"{name}_min", r[name]) for r in seen], float)
+        axis.vlines(steps, least, values, color="0.8", lw=0.8)
         axis.scatter(steps[~conflict], values[~conflict], s=5, color=COLOURS[0])
         axis.scatter(steps[conflict], values[conflict], s=9, color=COLOURS[1])
-        share = f"conflict in {np.mean(conflict):.1%} of the steps"
+        share = f"conflict in {conflict_share(train, group) or 0.0:.1%} of the steps"
         axis.set(
             title=f"{shortened(group)}\n{share}",
             xlabel="step",
@@ -161,7 +166,9 @@ def _gradient_norms(train: list[Record], groups: Sequence[str]) -> Figure:
                 alpha=0.55,
                 label=label if number < _NAMED else None,
             )
-        axis.set(title=shortened(group), xlabel="norm of the gradient", ylabel="steps")
+        axis.set(
+            title=shortened(group), xlabel="norm of the gradient", ylabel=_unit(train)
+        )
         axis.set_xscale("log")
         plain_log(axis.xaxis)
         axis.legend(frameon=False, fontsize="small")
@@ -177,6 +184,12 @@ def _colours(train: list[Record]) -> dict[str, str]:
 def _names(train: list[Record], group: str, kind: str) -> list[str]:
     prefix = f"{group}/{kind}/"
     return [k.removeprefix(prefix) for k in train[0] if k.startswith(prefix)]
+
+
+def _unit(train: list[Record]) -> str:
+    """What a record is of."""
+    steps = max(r.get("steps", 1) for r in train)
+    return "steps" if steps == 1 else f"means of {steps} steps"
 
 
 def _smooth(values: np.ndarray, span: int = 15) -> np.ndarray:

@@ -22,7 +22,7 @@ _CAPTIONS = {
     "learning_curves": "Loss and accuracy by step: validation (dots) and training "
     "(faint, a moving mean).",
     "cosine": "Cosine of the objectives' gradients on the parameters that they share; "
-    "a negative one, in the other colour, is a conflict.",
+    "a step with a conflict is in the other colour.",
     "weights": "Share of each objective's weight in the combination; equal shares lie "
     "upon each other, the wider marks below.",
     "gradient_norms": "Norms of the objectives' gradients on the parameters that they "
