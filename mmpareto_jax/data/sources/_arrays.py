@@ -36,11 +36,11 @@ from typing import Any
 
 import numpy as np
 
+from mmpareto_jax.data._random_splits import stratified
 from mmpareto_jax.data.sources._files import SPLITS
 from mmpareto_jax.data.sources._plan import Example, Plan, Rows
 from mmpareto_jax.data.sources._raw_arrays import Open, open_raw, parsed
 from mmpareto_jax.data.sources._raw_parts import Part, read_part, strings_of
-from mmpareto_jax.data.sources._splits import stratified
 
 
 def plan(
