@@ -15,6 +15,7 @@ from mmpareto_jax.training._report.drawing import (
     outer_legend,
     panels,
     series,
+    widths,
 )
 from mmpareto_jax.training._study.summary import titled
 from mmpareto_jax.training._tasks.criteria import Measure
@@ -75,6 +76,7 @@ def _lines(
     draw: Callable[[Sequence[Record]], tuple[np.ndarray, np.ndarray]],
 ) -> None:
     """A line for each run; those of equal runs lie upon each other, and show."""
+    sizes = widths(len(runs), 1.2, 6.0)
     for number, (label, records) in enumerate(runs.items()):
         steps, values = draw(records)
         if len(steps):
@@ -82,8 +84,9 @@ def _lines(
                 steps,
                 values,
                 color=COLOURS[number % len(COLOURS)],
-                marker=".",
-                linewidth=1.2 + 1.6 * (len(runs) - 1 - number) / len(runs),
+                marker="o",
+                markersize=2 + sizes[number],
+                linewidth=sizes[number],
                 label=label,
             )
 
