@@ -12,6 +12,7 @@ from typing import Any, overload
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
@@ -19,6 +20,12 @@ from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.callbacks import Callback, Start
 from mmpareto_jax.training._run.checkpoint import Checkpoints, Which
 from mmpareto_jax.training._run.metrics import Metrics, read_metrics
+from mmpareto_jax.training._run.placement import (
+    ONE_DEVICE,
+    Placement,
+    Shard,
+    placement_of,
+)
 from mmpareto_jax.training._run.result import Result
 from mmpareto_jax.training._run.step import Program, TrainState, make_program
 from mmpareto_jax.training._run.workdir import (
@@ -43,6 +50,8 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
+    mesh: Mesh | str | None = None,
+    shard: Shard | None = None,
 ) -> Result: ...
 
 
@@ -55,6 +64,8 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
+    mesh: Mesh | str | None = None,
+    shard: Shard | None = None,
 ) -> Result: ...
 
 
@@ -66,6 +77,8 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
+    mesh: Mesh | str | None = None,
+    shard: Shard | None = None,
 ) -> Result:
     """Trains, and evaluates the checkpoint that was best on validation.
 
@@ -82,6 +95,11 @@ def train(
       progress: called as ``progress(step, num_steps, metrics)`` for every step, one
         step late, so that the device never waits; metrics are scalars by name.
       callbacks: hear of the run, in this order.
+      mesh: the devices: sizes of the axes, as "data=8" or "data=4,model=2"; "auto", all
+        devices along "data"; or a mesh with these axes. Batches are divided along
+        "data", the last dimensions of parameters along "model". None: one device. It is
+        no part of the config: a run may go on on other devices.
+      shard: "params" divides parameters and the optimiser's state along "data", too.
 
     Returns:
       The result; its ``state`` is the last one, its scores are the best checkpoint's,
@@ -91,16 +109,18 @@ def train(
       ValueError: the workdir holds a run and `resume` is False, or holds none, or
         one of another configuration, and `resume` is True; the data are not there; an
         option is of another task or method, or the method does not fit the task or its
-        model (OGM without a fusion that adds). Nothing is changed then.
+        model (OGM without a fusion that adds); or there are fewer devices than `mesh`
+        has, or they do not divide the batch. Nothing is changed then.
     """
     if isinstance(task, Config):
         task, config, workdir = None, task, config
     workdir = Path(workdir)
     asked = config if task is None else config_of(task, config)
     refuse_other_run(workdir, asked, resume)
-    run = _Run(workdir, config, task)
+    placement = placement_of(mesh, shard)
+    run = _Run(workdir, config, task, placement)
     config, task, program = run.config, run.task, run.program
-    claim(workdir, config, resume)
+    claim(workdir, config, resume, placement.describe())
     with contextlib.closing(run.open_checkpoints()) as checkpoints:
         state = program.state
         if resume:
@@ -144,6 +164,7 @@ def train(
                 on_probe=on_probe,
                 on_pause=on_pause,
                 stopped=stopped.is_set,
+                placement=placement,
             )
         result = run.result("best")
     finished = int(state.step) >= config.num_steps
@@ -164,6 +185,7 @@ def fit(
     on_pause: Callable[[TrainState, dict[str, float] | None], None],
     on_probe: Callable[[int, mmp.Probe], None] | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    placement: Placement = ONE_DEVICE,
 ) -> TrainState:
     """The loop, from `state` to the end of the run.
 
@@ -179,6 +201,7 @@ def fit(
       on_probe: called with the number of a step and what a probe has seen before it, on
         its batch, every ``config.probe_every`` steps.
       stopped: whether to end the run after the current step.
+      placement: of the batches.
 
     Returns:
       The state at the end.
@@ -190,13 +213,14 @@ def fit(
         seed=config.seed,
         start_step=start,
         transform=task.transform,
+        rows=placement.rows,
     )
     pending: dict[str, Any] = {}
     for step in range(start + 1, config.num_steps + 1):
         epoch, within = divmod(step - 1, config.steps_per_epoch)
         if program.between_epochs and epoch and not within:
             state = program.between_epochs(state, config, epoch, task.data)
-        batch = next(batches)
+        batch = placement.batch(next(batches), config.batch_size)
         due = on_probe and config.probe_every and step % config.probe_every == 0
         probed = program.probe(state, batch) if due else None
         state, values = program.step(state, batch)
@@ -218,7 +242,12 @@ def fit(
 
 
 def evaluate(
-    workdir: str | Path, which: Which = "best", *, task: Task | None = None
+    workdir: str | Path,
+    which: Which = "best",
+    *,
+    task: Task | None = None,
+    mesh: Mesh | str | None = None,
+    shard: Shard | None = None,
 ) -> Result:
     """Evaluates a checkpoint of a finished or stopped run.
 
@@ -227,6 +256,8 @@ def evaluate(
       which: "best" on validation, or "latest". Where none was validated yet, the latest
         stands in for the best.
       task: what it was trained on, where that was made in Python.
+      mesh: the devices, as of ``train``; not necessarily those it was trained on.
+      shard: as of ``train``.
 
     Returns:
       The result; its ``state`` is the checkpoint's, its ``checkpoint`` the one that was
@@ -237,7 +268,8 @@ def evaluate(
         checkpoint, or a checkpoint with other parameters; or the data are not there.
     """
     workdir = Path(workdir)
-    run = _Run(workdir, read_config(workdir), task)
+    placement = placement_of(mesh, shard)
+    run = _Run(workdir, read_config(workdir), task, placement)
     with contextlib.closing(run.open_checkpoints()):
         return run.result(which)
 
@@ -245,10 +277,12 @@ def evaluate(
 class _Run:
     """The parts of a run, as training and evaluation both need them."""
 
-    def __init__(self, workdir: Path, config: Config, task: Task | None):
+    def __init__(
+        self, workdir: Path, config: Config, task: Task | None, placement: Placement
+    ):
         self.workdir = workdir
         self.task, self.config = settled(task or make_task(config), config)
-        self.program = make_program(self.config, self.task)
+        self.program = make_program(self.config, self.task, placement=placement)
 
     def open_checkpoints(self) -> Checkpoints:
         """Those of the workdir, whose directory is made where there is none."""
