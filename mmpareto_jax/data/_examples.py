@@ -23,7 +23,7 @@ class Examples(Protocol):
         """The number of examples."""
         ...
 
-    def batch(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
         """The examples of these rows, stacked.
 
         Args:
@@ -56,7 +56,7 @@ class ArrayExamples:
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
-    def batch(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
         del seed, epoch
         return {name: array[rows] for name, array in self.arrays.items()}
 
@@ -74,7 +74,7 @@ class RecordExamples:
     def __len__(self) -> int:
         return len(self.source)
 
-    def batch(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
         del seed
         first = epoch * len(self) if isinstance(self.source, grain.MapDataset) else 0
         return stacked([self.source[first + int(row)] for row in rows])
@@ -95,7 +95,7 @@ class FunctionExamples:
       >>> def draw(seed, epoch, index):
       ...     return {"t": np.random.default_rng([seed, epoch, index]).random()}
       >>> examples = FunctionExamples(draw, size=100)
-      >>> len(examples), examples.batch(np.arange(3))["t"].shape
+      >>> len(examples), examples.take(np.arange(3))["t"].shape
       (100, (3,))
     """
 
@@ -105,7 +105,7 @@ class FunctionExamples:
     def __len__(self) -> int:
         return self.size
 
-    def batch(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
         return stacked([self.function(seed, epoch, int(row)) for row in rows])
 
 
@@ -119,8 +119,8 @@ class First:
     def __len__(self) -> int:
         return self.size
 
-    def batch(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
-        return self.whole.batch(rows, seed=seed, epoch=epoch)
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+        return self.whole.take(rows, seed=seed, epoch=epoch)
 
 
 def as_examples(source: Source) -> Examples:
@@ -142,7 +142,7 @@ def as_examples(source: Source) -> Examples:
       >>> import numpy as np
       >>> from mmpareto_jax.data import as_examples
       >>> examples = as_examples([{"x": 0.0}, {"x": 1.0}, {"x": 2.0}])
-      >>> examples.batch(np.array([2, 0]))
+      >>> examples.take(np.array([2, 0]))
       {'x': array([2., 0.])}
     """
     if isinstance(source, Mapping):
@@ -166,7 +166,7 @@ def column(source: Source, name: str, batch_size: int = 1024) -> np.ndarray:
     examples = as_examples(source)
     rows = np.arange(len(examples))
     parts = [
-        examples.batch(rows[i : i + batch_size])[name]
+        examples.take(rows[i : i + batch_size])[name]
         for i in range(0, len(rows), batch_size)
     ]
     return np.concatenate(parts)

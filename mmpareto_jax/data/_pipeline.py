@@ -91,7 +91,7 @@ def train_batches(
     def make(step: int, whole: np.ndarray) -> Batch:
         index = whole[wanted]
         epoch = step // (size // batch_size)
-        batch = examples.batch(index, seed=seed, epoch=epoch)
+        batch = examples.take(index, seed=seed, epoch=epoch)
         if transform is None:
             return batch
         rngs = [np.random.default_rng([seed, epoch, row]) for row in index]
@@ -160,7 +160,7 @@ def _in_order(
         index = np.arange(begin, begin + batch_size)
         index = index if fill else index[index < size]
         index = index[rows(len(index))]
-        batch = examples.batch(np.minimum(index, size - 1))
+        batch = examples.take(np.minimum(index, size - 1))
         yield batch | {"mask": (index < size).astype(np.float32)}
 
 

@@ -169,6 +169,14 @@ class Placement:
         for begin, local in zip(range(0, number, size), batches, strict=True):
             yield self.batch(local, size if fill else min(size, number - begin))
 
+    def of_each_device(self, here: np.ndarray) -> jax.Array:
+        """A scalar of this process on each of its devices, as one array [devices]."""
+        assert self.mesh is not None
+        where = NamedSharding(self.mesh, P(self.mesh.axis_names))
+        return jax.make_array_from_callback(
+            (self.mesh.size,), where, lambda _: here[None]
+        )
+
     def describe(self) -> dict[str, Any]:
         """What stands in ``config.json``."""
         devices = jax.devices()

@@ -236,7 +236,7 @@ def task(
             )
         if measure in losses:
             raise ValueError(f"task {name}: measures: {measure} is a loss's name")
-    example = as_examples(data["train"]).batch(np.arange(1))
+    example = as_examples(data["train"]).take(np.arange(1))
 
     def outputs(model: Any, batch: Batch) -> Outputs:
         found = forward(model, batch)
@@ -273,7 +273,7 @@ def shapes_of(
     source: Source, read: Read = lambda _, x: x
 ) -> dict[str, tuple[int, ...]]:
     """Modality -> the shape of an example as its encoder sees it."""
-    example = as_examples(source).batch(np.arange(1))
+    example = as_examples(source).take(np.arange(1))
 
     def shape(name: str, x: Any) -> tuple[int, ...]:
         found = jax.eval_shape(functools.partial(read, name), x)
@@ -304,7 +304,7 @@ def _classes(
     """The number of classes, once what is there fits together."""
     largest = -1
     for split, source in data.items():
-        example = as_examples(source).batch(np.arange(1))
+        example = as_examples(source).take(np.arange(1))
         found = set(example)
         if found != {*modalities, "label"}:
             raise ValueError(
