@@ -12,6 +12,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli import progress as _progress
+from mmpareto_jax._cli.devices import Devices
 from mmpareto_jax._cli.nearest import check_names
 from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName
 
@@ -32,22 +33,30 @@ COMPARED_TASKS: tuple[MethodName, ...] = ("single-task", *_OTHERS, "nash-mtl")
 
 
 def train(arguments: dict[str, Any]) -> int:
+    devices = Devices.taken_from(arguments)
     workdir, resume = arguments.pop("workdir"), arguments.pop("resume")
     config = _config(arguments, workdir, resume)
     if workdir is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         workdir = f"runs/{config.task}-{config.method}-seed{config.seed}-{now}"
+    devices.start()
     from mmpareto_jax._cli.training_progress import TrainingProgress
     from mmpareto_jax.training import draw_figures, train
+    from mmpareto_jax.training._run.processes import is_first, told
 
+    workdir = told(workdir)[0]  # that of the first process, whose clock named it
     with contextlib.closing(TrainingProgress()) as progress:
-        result = train(config, workdir, resume=resume, callbacks=[progress])
+        result = train(
+            config, workdir, resume=resume, callbacks=[progress], **devices.placement
+        )
+    code = 0 if result.finished else INTERRUPTED
+    if not is_first():
+        return code
     files = draw_figures(workdir)
     _print_result(result, [path.name for path in files])
-    if result.finished:
-        return 0
-    print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
-    return INTERRUPTED
+    if code:
+        print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
+    return code
 
 
 def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Config:
@@ -69,9 +78,12 @@ def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Con
 
 
 def evaluate(arguments: dict[str, Any]) -> int:
+    devices = Devices.taken_from(arguments)
+    devices.start()
     from mmpareto_jax.training import evaluate
 
-    _print_result(evaluate(arguments["workdir"], arguments["checkpoint"]), [])
+    workdir, checkpoint = arguments["workdir"], arguments["checkpoint"]
+    _print_result(evaluate(workdir, checkpoint, **devices.placement), [])
     return 0
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -26,6 +27,7 @@ from mmpareto_jax.training._run.placement import (
     Shard,
     placement_of,
 )
+from mmpareto_jax.training._run.processes import Stop, first_alone, is_first, together
 from mmpareto_jax.training._run.result import Result
 from mmpareto_jax.training._run.step import Program, TrainState, make_program
 from mmpareto_jax.training._run.workdir import (
@@ -116,24 +118,31 @@ def train(
         task, config, workdir = None, task, config
     workdir = Path(workdir)
     asked = config if task is None else config_of(task, config)
-    refuse_other_run(workdir, asked, resume)
+    first_alone(lambda: refuse_other_run(workdir, asked, resume))
     placement = placement_of(mesh, shard)
-    run = _Run(workdir, config, task, placement)
+    run = together(lambda: _Run(workdir, config, task, placement))
     config, task, program = run.config, run.task, run.program
-    claim(workdir, config, resume, placement.describe())
+    first_alone(lambda: claim(workdir, config, resume, placement.describe()))
     with contextlib.closing(run.open_checkpoints()) as checkpoints:
         state = program.state
         if resume:
             state = checkpoints.restore(state, "latest") or state
         start = Start(config, task, program.groups, workdir, int(state.step))
+        if not is_first():
+            callbacks, progress = (), None
         for callback in callbacks:
             callback.on_start(start)
-        with (
-            contextlib.closing(Metrics(workdir, int(state.step))) as metrics,
-            _stop_signals() as stopped,
-        ):
+        with contextlib.ExitStack() as stack:
+            stopped = stack.enter_context(_stop_signals())
+            metrics = None
+            if is_first():
+                metrics = Metrics(workdir, int(state.step))
+                stack.callback(metrics.close)
 
             def on_step(step: int, values: dict[str, Any]) -> None:
+                if metrics is None:
+                    jax.block_until_ready(values)
+                    return
                 metrics.write(step, "train", jax.device_get(values))
                 if progress is not None:
                     progress(step, config.num_steps, values)
@@ -141,6 +150,8 @@ def train(
                     callback.on_step(step, values)
 
             def on_probe(step: int, found: mmp.Probe) -> None:
+                if metrics is None:
+                    return
                 metrics.write(step, "probe", jax.device_get(found).scalars())
                 for callback in callbacks:
                     callback.on_probe(step, found)
@@ -148,11 +159,13 @@ def train(
             def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
                 step, score = int(state.step), None
                 if scores is not None:
-                    metrics.write(step, "validation", scores)
+                    if metrics is not None:
+                        metrics.write(step, "validation", scores)
                     score = task.better(scores)
                     for callback in callbacks:
                         callback.on_epoch(step, scores)
-                metrics.flush()
+                if metrics is not None:
+                    metrics.flush()
                 checkpoints.save(state, step, score)
 
             state = fit(
@@ -163,13 +176,14 @@ def train(
                 on_step=on_step,
                 on_probe=on_probe,
                 on_pause=on_pause,
-                stopped=stopped.is_set,
+                stopped=Stop(placement, stopped.is_set),
                 placement=placement,
             )
+        together(lambda: None)  # the first has written what the others read now
         result = run.result("best")
     finished = int(state.step) >= config.num_steps
     result = dataclasses.replace(result, finished=finished, state=state)
-    write_result(result)
+    first_alone(lambda: write_result(result))
     for callback in callbacks:
         callback.on_end(result)
     return result
@@ -332,11 +346,17 @@ def _stop_signals() -> Iterator[threading.Event]:
         yield stopped
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    # None: jax's coordination has a handler of its own, in no language to go back to.
+    before = {n: signal.getsignal(n) or signal.SIG_DFL for n in numbers}
+    first: list[float] = []
 
     def stop(number: int, _: Any) -> None:
-        stopped.set()
-        signal.signal(number, before[signal.Signals(number)])
+        if not stopped.is_set():
+            stopped.set()
+            first.append(time.monotonic())
+        elif time.monotonic() - first[0] > 1:  # no second copy of the first one
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
 
     for number in numbers:
         signal.signal(number, stop)
