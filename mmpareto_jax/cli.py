@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments; by default the process's own.
 
     Returns:
-      The exit code: 0, 2 for a mistake in the call, 130 after Ctrl-C.
+      The exit code: 0, 1 where ``check`` finds something, 2 for a mistake in the call,
+      130 after Ctrl-C.
     """
     try:
         if "" not in sys.path:
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "prepare": _commands.prepare,
             "methods": _explain.methods,
             "datasets": _explain.datasets,
+            "check": _commands.check,
         }
         several = arguments.get("coordinator") or arguments.get("distributed")
         if several and not _member.is_child():

@@ -26,6 +26,7 @@ from mmpareto_jax.training._run.gradients import (
 )
 from mmpareto_jax.training._run.optimizer import optimizer
 from mmpareto_jax.training._run.placement import ONE_DEVICE, Placement
+from mmpareto_jax.training._run.tally import Tally
 from mmpareto_jax.training._tasks.base import Task
 
 
@@ -55,6 +56,9 @@ class Program(NamedTuple):
       state: the state before the first step.
       step: (state, batch) -> (state, metrics); donates the state. Metrics are
         scalars by name: losses, measures, and the diagnostics of every group.
+      tally: (state, batch) -> how the step's metrics are packed; computes nothing.
+      logged: (state, tally, batch) -> (state, tally with this step's metrics): the same
+        step, whose metrics stay on the device; donates the state.
       probe: (state, batch) -> what ``mmp.probe`` sees of the task's objectives and of
         the update of this step, which it does not make.
       evaluate: (state, examples) -> name -> float: losses and measures of all.
@@ -68,6 +72,8 @@ class Program(NamedTuple):
     groups: mmp.ObjectiveGroups
     state: TrainState
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+    tally: Callable[[TrainState, Batch], Tally]
+    logged: Callable[[TrainState, Any, Batch], tuple[TrainState, jax.Array]]
     probe: Callable[[TrainState, Batch], mmp.Probe]
     evaluate: Callable[[TrainState, Source], dict[str, float]]
     features: Callable[[TrainState, Source], dict[str, np.ndarray]]
@@ -177,6 +183,31 @@ def make_program(
         )
         return after, metrics
 
+    def where(state: TrainState) -> TrainState:
+        """The sharding of every leaf."""
+        by_shape = {"params": state.params, "opt_state": state.opt_state}
+        at: TrainState = placement.copied(state)
+        return at._replace(**placement.state(by_shape))
+
+    def placed(params: Any, rest: Any, opt_state: Any, memory: Any) -> TrainState:
+        state = TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, memory)
+        put: TrainState = placement.put(state, where(state))
+        return put
+
+    first = placed(params, rest, begin(params, config.seed), memory)
+    by_step = (where(first), placement.copied(0))
+    compiled = placement.jit(step, by_step, donate_argnums=0)
+
+    def tally_of(state: TrainState, batch: Batch) -> Tally:
+        return Tally.of(jax.eval_shape(compiled, state, batch)[1])
+
+    def logged(
+        state: TrainState, tally: Any, batch: Batch
+    ) -> tuple[TrainState, jax.Array]:
+        # The compiled one, which `tally_of` has traced already.
+        after, metrics = compiled(state, batch)
+        return after, Tally.of(metrics).add(tally, metrics)
+
     @placement.jit
     def sums_of_batch(params: Any, rest: Any, batch: Batch) -> Any:
         whole = placement.gathered(params)
@@ -220,28 +251,18 @@ def make_program(
         state: TrainState, run: Config, number: int, data: Mapping[str, Source]
     ) -> TrainState:
         assert method.between_epochs is not None
-        first = restart(run.seed, run.lr).params
-        epoch = Epoch(number, run, data, evaluate, features, first)
+        start = restart(run.seed, run.lr).params
+        epoch = Epoch(number, run, data, evaluate, features, start)
         after: TrainState = method.between_epochs(state, epoch)
         moved: TrainState = placement.put(after, where(after))
         return moved
 
-    def where(state: TrainState) -> TrainState:
-        """The sharding of every leaf."""
-        by_shape = {"params": state.params, "opt_state": state.opt_state}
-        at: TrainState = placement.copied(state)
-        return at._replace(**placement.state(by_shape))
-
-    def placed(params: Any, rest: Any, opt_state: Any, memory: Any) -> TrainState:
-        state = TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, memory)
-        put: TrainState = placement.put(state, where(state))
-        return put
-
-    first = placed(params, rest, begin(params, config.seed), memory)
     return Program(
         way.groups,
         first,
-        placement.jit(step, (where(first), placement.copied(0)), donate_argnums=0),
+        compiled,
+        tally_of,
+        placement.jit(logged, by_step, donate_argnums=0),
         # A program of its own, so that the step is the same with it and without.
         placement.jit(probe),
         evaluate,

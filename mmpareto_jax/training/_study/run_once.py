@@ -76,7 +76,7 @@ def run_once(
     start = time.perf_counter()
     last = fit(
         program,
-        config,
+        dataclasses.replace(config, log_every=1),  # their quantiles are told
         task,
         program.restart(config.seed, config.lr),
         on_step=on_step,
@@ -97,7 +97,7 @@ def run_once(
         "validation": {m.name: validation[m.name] for m in task.measures},
         "test": {m.name: test[m.name] for m in task.measures},
         "probe": _probe(program, state, task) if inspect else {},
-        "groups": _describe(program, jax.device_get(steps), config.steps_per_epoch),
+        "groups": _describe(program, steps, config.steps_per_epoch),
     }
     if inspect and config.seed < _SHARP_SEEDS:
         record["sharpness"] = _sharpness(program, last, task, config.seed)
