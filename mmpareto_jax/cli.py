@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from mmpareto_jax._cli import commands as _commands
 from mmpareto_jax._cli import completion as _completion
 from mmpareto_jax._cli import explain as _explain
+from mmpareto_jax._cli import member as _member
 from mmpareto_jax._cli.answers import USAGE_ERROR
 from mmpareto_jax._cli.parser import make_parser
 
@@ -48,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             "datasets": _explain.datasets,
             "check": _commands.check,
         }
+        several = arguments.get("coordinator") or arguments.get("distributed")
+        if several and not _member.is_child():
+            return _member.watch(sys.argv[1:] if argv is None else argv)
+        if several:
+            return _member.compute(lambda: run[command](arguments))
         code: int = run[command](arguments)
     except SystemExit as stop:  # argparse has printed its line or its help
         return int(stop.code or 0)

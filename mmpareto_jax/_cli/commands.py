@@ -13,6 +13,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli import progress as _progress
+from mmpareto_jax._cli.devices import Devices
 from mmpareto_jax._cli.nearest import check_names
 from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName
 from mmpareto_jax.training._described.names import shortened
@@ -35,23 +36,31 @@ COMPARED_TASKS: tuple[MethodName, ...] = ("single-task", *_OTHERS, "nash-mtl")
 
 
 def train(arguments: dict[str, Any]) -> int:
+    devices = Devices.taken_from(arguments)
     workdir, resume = arguments.pop("workdir"), arguments.pop("resume")
     config = _config(arguments, workdir, resume)
     if workdir is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         task = config.task.replace(":", ".")
         workdir = f"runs/{task}-{config.method}-seed{config.seed}-{now}"
+    devices.start()
     from mmpareto_jax._cli.training_progress import TrainingProgress
     from mmpareto_jax.training import draw_figures, train
+    from mmpareto_jax.training._run.processes import is_first, told
 
+    workdir = told(workdir)[0]  # that of the first process, whose clock named it
     with contextlib.closing(TrainingProgress()) as progress:
-        result = train(config, workdir, resume=resume, callbacks=[progress])
+        result = train(
+            config, workdir, resume=resume, callbacks=[progress], **devices.placement
+        )
+    code = 0 if result.finished else INTERRUPTED
+    if not is_first():
+        return code
     files = draw_figures(workdir)
     _print_result(result, [path.name for path in files])
-    if result.finished:
-        return 0
-    print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
-    return INTERRUPTED
+    if code:
+        print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
+    return code
 
 
 def _config(
@@ -85,9 +94,12 @@ def _config(
 
 
 def evaluate(arguments: dict[str, Any]) -> int:
+    devices = Devices.taken_from(arguments)
+    devices.start()
     from mmpareto_jax.training import evaluate
 
-    _print_result(evaluate(arguments["workdir"], arguments["checkpoint"]), [])
+    workdir, checkpoint = arguments["workdir"], arguments["checkpoint"]
+    _print_result(evaluate(workdir, checkpoint, **devices.placement), [])
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from mmpareto_jax._cli import commands as _commands
 from mmpareto_jax._cli.answers import Parser
 from mmpareto_jax._cli.completion import SHELLS
+from mmpareto_jax._cli.devices import add_devices
 from mmpareto_jax._cli.explain import method_columns
 from mmpareto_jax._cli.nearest import unknown
 from mmpareto_jax._cli.options import add_options
@@ -65,6 +66,7 @@ def _train(commands: Any) -> None:
     )
     file = "TOML or JSON; flags go first"
     train.add_argument("--config", metavar="FILE", help=file)
+    add_devices(train, processes=True)
     add_options(train, without=("task",))
 
 
@@ -79,6 +81,7 @@ def _evaluate(commands: Any) -> None:
         default="best",
         help="best on validation, or latest (default: %(default)s)",
     )
+    add_devices(evaluate, processes=False)
 
 
 def _plot(commands: Any) -> None:

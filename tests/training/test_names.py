@@ -43,7 +43,7 @@ def test_tags_are_short_and_different():
 def test_tensorboard_has_short_tags(tmp_path):
     board = TensorBoard()
     board.on_start(types.SimpleNamespace(workdir=tmp_path, step=0, kept=[]))
-    board.write(1, "train", {f"{MANY}/cosine": 0.5, "loss/joint": 1.0})
+    board._record(1, "train", {f"{MANY}/cosine": 0.5, "loss/joint": 1.0})
     board.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
     data = events.read_bytes()

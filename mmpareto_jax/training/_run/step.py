@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import optax
 from flax import nnx
 
 import mmpareto_jax as mmp
-from mmpareto_jax.data import Source, as_examples, eval_batches
+from mmpareto_jax.data import Source, as_examples
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.base import Epoch
@@ -24,6 +25,7 @@ from mmpareto_jax.training._run.gradients import (
     probe_of,
 )
 from mmpareto_jax.training._run.optimizer import optimizer
+from mmpareto_jax.training._run.placement import ONE_DEVICE, Placement
 from mmpareto_jax.training._run.tally import Tally
 from mmpareto_jax.training._tasks.base import Task
 
@@ -95,12 +97,20 @@ def _of_this_step(combination: Any) -> dict[str, dict[str, jax.Array]]:
     }
 
 
-def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
+def make_program(
+    config: Config,
+    task: Task,
+    *,
+    plain: bool = False,
+    placement: Placement = ONE_DEVICE,
+) -> Program:
     """Builds the model, infers the groups and makes both steps.
 
     With `plain` the losses are summed before they are differentiated, by jax alone:
-    what a method is timed against.
+    what a method is timed against. With a mesh in `placement` states and batches are
+    to lie on it as that says.
     """
+    placement.check(config.batch_size)
     method = method_of(config)
     model = task.make_model(nnx.Rngs(config.seed))
     graphdef, variables = nnx.split(model)
@@ -115,7 +125,15 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     shapes = nnx.eval_shape(task.outputs, model, example)
     memory = method.memory(shapes)
     inputs = Inputs(rest, memory, example)
-    way = gradients(config, task, method, model_of, (params, inputs), plain=plain)
+    way = gradients(
+        config,
+        task,
+        method,
+        model_of,
+        (params, inputs),
+        plain=plain,
+        rows=functools.partial(placement.divided, leading=1),
+    )
     look = probe_of(task, model_of)
     tx = optimizer(config)
 
@@ -133,13 +151,14 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     def updated(state: TrainState, batch: Batch) -> tuple[Combined, Any, Any]:
         combination, optimizer = state.opt_state
         inputs = Inputs(state.rest, state.memory, batch)
-        found = way.of(combination, state.params, inputs)
-        return found, *tx.update(found.gradient, optimizer, state.params)
+        found = way.of(combination, placement.gathered(state.params), inputs)
+        gradient = placement.divided(found.gradient)
+        return found, *tx.update(gradient, optimizer, state.params)
 
     def probe(state: TrainState, batch: Batch) -> mmp.Probe:
         _, updates, _ = updated(state, batch)
         inputs = Inputs(state.rest, state.memory, batch)
-        return look(state.params, inputs, update=updates)
+        return look(placement.gathered(state.params), inputs, update=updates)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         found, updates, optimizer = updated(state, batch)
@@ -164,7 +183,20 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         )
         return after, metrics
 
-    compiled = jax.jit(step, donate_argnums=0)
+    def where(state: TrainState) -> TrainState:
+        """The sharding of every leaf."""
+        by_shape = {"params": state.params, "opt_state": state.opt_state}
+        at: TrainState = placement.copied(state)
+        return at._replace(**placement.state(by_shape))
+
+    def placed(params: Any, rest: Any, opt_state: Any, memory: Any) -> TrainState:
+        state = TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, memory)
+        put: TrainState = placement.put(state, where(state))
+        return put
+
+    first = placed(params, rest, begin(params, config.seed), memory)
+    by_step = (where(first), placement.copied(0))
+    compiled = placement.jit(step, by_step, donate_argnums=0)
 
     def tally_of(state: TrainState, batch: Batch) -> Tally:
         return Tally.of(jax.eval_shape(compiled, state, batch)[1])
@@ -176,9 +208,10 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         after, metrics = compiled(state, batch)
         return after, Tally.of(metrics).add(tally, metrics)
 
-    @jax.jit
+    @placement.jit
     def sums_of_batch(params: Any, rest: Any, batch: Batch) -> Any:
-        model = nnx.merge(eval_graphdef, params, rest, copy=True)
+        whole = placement.gathered(params)
+        model = nnx.merge(eval_graphdef, whole, rest, copy=True)
         return task.sums(task.outputs(model, batch), batch, batch["mask"])
 
     def evaluate(state: TrainState, source: Source) -> dict[str, float]:
@@ -190,13 +223,13 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         scores = {k: float(x) for k, x in sorted(task.scores(added).items())}
         return scores | task.overall(scores)
 
-    def held_out(source: Source) -> Iterator[dict[str, np.ndarray]]:
-        size = min(task.eval_batch, len(as_examples(source)))
-        return eval_batches(source, batch_size=size, fill=task.fill)
+    def held_out(source: Source) -> Iterator[dict[str, Any]]:
+        return placement.held_out(source, task.eval_batch, task.fill)
 
-    @jax.jit
+    @placement.jit
     def features_of_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
-        model = nnx.merge(eval_graphdef, params, rest, copy=True)
+        whole = placement.gathered(params)
+        model = nnx.merge(eval_graphdef, whole, rest, copy=True)
         return task.outputs(model, batch).features
 
     def features(state: TrainState, source: Source) -> dict[str, np.ndarray]:
@@ -212,27 +245,26 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         opt_state = optax.tree.set(begin(params, seed), peak=jnp.asarray(lr))
         # A memory of its own: the first step takes it.
         fresh = method.memory(shapes)
-        return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, fresh)
+        return placed(params, rest, opt_state, fresh)
 
     def between_epochs(
         state: TrainState, run: Config, number: int, data: Mapping[str, Source]
     ) -> TrainState:
         assert method.between_epochs is not None
-        first = restart(run.seed, run.lr).params
-        epoch = Epoch(number, run, data, evaluate, features, first)
+        start = restart(run.seed, run.lr).params
+        epoch = Epoch(number, run, data, evaluate, features, start)
         after: TrainState = method.between_epochs(state, epoch)
-        return after
+        moved: TrainState = placement.put(after, where(after))
+        return moved
 
     return Program(
         way.groups,
-        TrainState(
-            jnp.zeros((), jnp.int32), params, rest, begin(params, config.seed), memory
-        ),
+        first,
         compiled,
         tally_of,
-        jax.jit(logged, donate_argnums=0),
+        placement.jit(logged, by_step, donate_argnums=0),
         # A program of its own, so that the step is the same with it and without.
-        jax.jit(probe),
+        placement.jit(probe),
         evaluate,
         features,
         restart,
