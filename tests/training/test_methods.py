@@ -98,9 +98,7 @@ def test_prototypes_are_the_class_means_of_the_last_epoch():
     assert last.memory["alpha"] == 1
     # They were made before the last epoch, from the state at the end of the one before.
     _, _, kept, _ = run("pmr")
-    features = program.features(
-        jax.tree.map(jnp.asarray, kept[2]), task.data["train"]
-    )
+    features = program.features(jax.tree.map(jnp.asarray, kept[2]), task.data["train"])
     label = task.data["train"]["label"]
     for m, x in features.items():
         for c in range(10):

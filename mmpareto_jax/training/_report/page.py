@@ -20,10 +20,13 @@ from mmpareto_jax.training._report.run_section import (
     titled,
 )
 from mmpareto_jax.training._run.workdir import read_record
-from mmpareto_jax.training._study.compare import read_comparison, read_runs
+from mmpareto_jax.training._study.records import (
+    read_comparison,
+    read_measures,
+    read_runs,
+)
 from mmpareto_jax.training._study.summary import summarize, table_cells
 from mmpareto_jax.training._tasks.criteria import Measure
-from mmpareto_jax.training._tasks.registry import make_task
 
 _CAPTIONS = {
     "scores": "Test scores of every run (dots), mean and standard deviation.",
@@ -158,7 +161,7 @@ def _overview(runs: Sequence[RunFiles]) -> Iterator[str]:
 
 def _comparison(workdir: Path) -> Iterator[str]:
     comparison, records = read_comparison(workdir), read_runs(workdir)
-    measures = make_task(comparison.config).measures
+    measures = read_measures(workdir)
     rows = summarize(comparison, records, measures)
     grid = ", ".join(f"{lr:g}" for lr in comparison.lr_grid)
     how = ""

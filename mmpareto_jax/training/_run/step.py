@@ -53,9 +53,13 @@ class Program(NamedTuple):
       state: the state before the first step.
       step: (state, batch) -> (state, metrics); donates the state. Metrics are
         scalars by name: losses, measures, and the diagnostics of every group.
+      step_each: (states of several runs, stacked; their batches, stacked) -> (states,
+        metrics): the steps of all; donates the states.
       probe: (state, batch) -> what ``mmp.probe`` sees of the task's objectives and of
         the update of this step, which it does not make.
       evaluate: (state, examples) -> name -> float: losses and measures of all.
+      evaluate_each: (states of several runs, stacked; examples) -> for each run what
+        ``evaluate`` gives.
       features: (state, examples) -> encoder -> features [N, D] of all.
       restart: (seed, learning rate) -> the state before the first step of another run
         of the same program; nothing is compiled for it.
@@ -66,8 +70,10 @@ class Program(NamedTuple):
     groups: mmp.ObjectiveGroups
     state: TrainState
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+    step_each: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
     probe: Callable[[TrainState, Batch], mmp.Probe]
     evaluate: Callable[[TrainState, Source], dict[str, float]]
+    evaluate_each: Callable[[TrainState, Source], list[dict[str, float]]]
     features: Callable[[TrainState, Source], dict[str, np.ndarray]]
     restart: Callable[[int, float], TrainState]
     between_epochs: (
@@ -164,13 +170,28 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         return task.sums(task.outputs(model, batch), batch, batch["mask"])
 
     def evaluate(state: TrainState, source: Source) -> dict[str, float]:
-        totals = [sums_of_batch(state.params, state.rest, x) for x in held_out(source)]
+        batches = held_out(source)
+        return scores([sums_of_batch(state.params, state.rest, x) for x in batches])
+
+    sums_of_each = jax.jit(jax.vmap(sums_of_batch, (0, 0, None)))
+
+    def evaluate_each(states: TrainState, source: Source) -> list[dict[str, float]]:
+        batches = held_out(source)
+        totals = jax.device_get(
+            [sums_of_each(states.params, states.rest, x) for x in batches]
+        )
+        return [
+            scores(jax.tree.map(lambda x, i=i: x[i], totals))
+            for i in range(len(states.step))
+        ]
+
+    def scores(totals: list[Any]) -> dict[str, float]:
         # In float64: a count of pixels exceeds what float32 can count.
         added = jax.tree.map(
             lambda *x: sum(np.asarray(v, np.float64) for v in x), *totals
         )
-        scores = {k: float(x) for k, x in sorted(task.scores(added).items())}
-        return scores | task.overall(scores)
+        found = {k: float(x) for k, x in sorted(task.scores(added).items())}
+        return found | task.overall(found)
 
     def held_out(source: Source) -> Iterator[dict[str, np.ndarray]]:
         size = min(task.eval_batch, len(as_examples(source)))
@@ -211,9 +232,11 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
             jnp.zeros((), jnp.int32), params, rest, begin(params, config.seed), memory
         ),
         jax.jit(step, donate_argnums=0),
+        jax.jit(jax.vmap(step), donate_argnums=0),
         # A program of its own, so that the step is the same with it and without.
         jax.jit(probe),
         evaluate,
+        evaluate_each,
         features,
         restart,
         between_epochs if method.between_epochs else None,
