@@ -5,15 +5,18 @@ Heavy imports are inside the functions, so that ``--help`` and mistakes answer a
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
-from typing import TYPE_CHECKING, Any
+import inspect
+from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli import progress as _progress
-from mmpareto_jax.training._choices import MULTI_TASK, MethodName
+from mmpareto_jax._cli.nearest import check_names
+from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName
 
 if TYPE_CHECKING:
-    from mmpareto_jax.training import Config, Result
+    from mmpareto_jax.training import Comparison, Config, Result
 
 INTERRUPTED = 130
 _OTHERS: tuple[MethodName, ...] = (
@@ -34,10 +37,11 @@ def train(arguments: dict[str, Any]) -> int:
     if workdir is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         workdir = f"runs/{config.task}-{config.method}-seed{config.seed}-{now}"
+    from mmpareto_jax._cli.training_progress import TrainingProgress
     from mmpareto_jax.training import draw_figures, train
 
-    with _progress.training(config) as progress:
-        result = train(config, workdir, resume=resume, progress=progress)
+    with contextlib.closing(TrainingProgress()) as progress:
+        result = train(config, workdir, resume=resume, callbacks=[progress])
     files = draw_figures(workdir)
     _print_result(result, [path.name for path in files])
     if result.finished:
@@ -87,10 +91,8 @@ def _trajectories(arguments: dict[str, Any]) -> int:
     from mmpareto_jax import problems
 
     name, methods = arguments["problem"], arguments["methods"]
-    if name not in problems.PROBLEMS:
-        raise ValueError(
-            f"--problem: expected one of {', '.join(problems.PROBLEMS)}, got {name}"
-        )
+    check_names("problem", [name], problems.PROBLEMS)
+    check_names("method", methods or (), _library_methods())
     problem = problems.PROBLEMS[name]()
     found = problems.compare_trajectories(problem, methods or problems.METHODS)
     path = Path(arguments["out"] or f"{name}.png")
@@ -99,6 +101,12 @@ def _trajectories(arguments: dict[str, Any]) -> int:
     print(found.table())
     print(f"\n{path}")
     return 0
+
+
+def _library_methods() -> list[str]:
+    """The methods that need no trainer."""
+    rules = [*get_args(RuleName), "pareto"]
+    return sorted({*rules, *(rule.replace("-", "_") for rule in rules)})
 
 
 def report(arguments: dict[str, Any]) -> int:
@@ -130,7 +138,10 @@ def compare(arguments: dict[str, Any]) -> int:
         plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
     comparison = training.Comparison(config, **plan)
     workdir = Path(workdir or f"runs/compare-{config.task}")
-    with _progress.comparison() as progress:
+    there = len(training.read_runs(workdir))
+    if not there or training.read_comparison(workdir) == comparison:
+        _progress.announce(_length(comparison, there))
+    with _progress.runs(f"compare {config.task}", done=there) as progress:
         records = training.compare(
             comparison, workdir, workers=workers, progress=progress
         )
@@ -153,6 +164,14 @@ def compare(arguments: dict[str, Any]) -> int:
     return 0
 
 
+def _length(comparison: Comparison, there: int) -> str:
+    """How many runs a comparison is, and how many of them are there already."""
+    tune = len(comparison.tuning())
+    count = len(comparison.methods) * comparison.seeds
+    text = f"{tune + count} runs: {tune} to tune, {count} that count"
+    return f"{text}; {there} are there already" if there else text
+
+
 def sweep(arguments: dict[str, Any]) -> int:
     from pathlib import Path
 
@@ -162,7 +181,13 @@ def sweep(arguments: dict[str, Any]) -> int:
         raise ValueError(f"--workers: expected at least 1, got {arguments['workers']}")
     workdir = Path(arguments.pop("workdir"))
     given = {k: v for k, v in arguments.items() if v is not None}
-    with _progress.comparison() as progress:
+    check_names("setting", given.get("settings", ()), training.SETTINGS)
+    settings = given.get("settings", tuple(training.SETTINGS))
+    plan = inspect.signature(training.sweep).parameters
+    each = 2 * (len(plan["lr_grid"].default) + given["seeds"])
+    count = f"{len(settings)} setting{'s' if len(settings) > 1 else ''}"
+    _progress.announce(f"{count}, {each} runs of two methods in each")
+    with _progress.settings() as progress:
         rows = training.sweep(training.Config(), workdir, progress=progress, **given)
     table = training.sweep_markdown(rows)
     (workdir / "table.md").write_text(table + "\n")
@@ -187,7 +212,8 @@ def prepare(arguments: dict[str, Any]) -> int:
         if option not in options_of(name):
             raise ValueError(f"--{option}: {name} has no such option")
     plan = plan_of(name, raw, **given)
-    with _progress.preparation() as progress:
+    _progress.announce(f"{len(plan.examples)} examples")
+    with _progress.preparation(name) as progress:
         prepared = prepare(plan, out, workers=workers, progress=progress)
     index = prepared.index
     for split, counts in index["counts"].items():

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import argparse
 import typing
-from typing import Any, NoReturn
+from typing import Any
 
 from mmpareto_jax._cli import commands as _commands
+from mmpareto_jax._cli.answers import Parser
 from mmpareto_jax._cli.completion import SHELLS
+from mmpareto_jax._cli.explain import method_columns
+from mmpareto_jax._cli.nearest import unknown
 from mmpareto_jax._cli.options import add_options
 from mmpareto_jax._published import PUBLISHED
 from mmpareto_jax._version import __version__
-from mmpareto_jax.training._choices import TaskName
-
-USAGE_ERROR = 2
-
-
-class _Parser(argparse.ArgumentParser):
-    """Answers a mistake in one line, without the usage text."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"{self.prog}: {message}\n")
+from mmpareto_jax.training._choices import MethodName, TaskName, spelled
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; ``command`` of what it parses is the command's name."""
-    parser = _Parser(
+    parser = Parser(
         prog="mmpareto",
         allow_abbrev=False,
         description="Multimodal training with MMPareto in JAX.",
@@ -40,6 +34,8 @@ def make_parser() -> argparse.ArgumentParser:
         _compare,
         _sweep,
         _prepare,
+        _methods,
+        _datasets,
         _completion,
     ):
         add(commands)
@@ -48,13 +44,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _train(commands: Any) -> None:
     train = commands.add_parser(
-        "train", help="train a model", allow_abbrev=False, argument_default=None
+        "train",
+        help="train a model",
+        allow_abbrev=False,
+        argument_default=None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=method_columns(),
     )
     train.add_argument(
         "task",
         nargs="?",
         choices=typing.get_args(TaskName),
-        help="what to learn (default: av-digits)",
+        metavar="TASK",
+        help="what to learn: mmpareto datasets lists it (default: av-digits)",
     )
     train.add_argument("--workdir", help="where the run is written (default: runs/...)")
     train.add_argument(
@@ -66,7 +68,9 @@ def _train(commands: Any) -> None:
 
 
 def _evaluate(commands: Any) -> None:
-    evaluate = commands.add_parser("evaluate", help="evaluate a run's checkpoint")
+    evaluate = commands.add_parser(
+        "evaluate", help="evaluate a run's checkpoint", allow_abbrev=False
+    )
     evaluate.add_argument("workdir")
     evaluate.add_argument(
         "--checkpoint",
@@ -78,7 +82,9 @@ def _evaluate(commands: Any) -> None:
 
 def _plot(commands: Any) -> None:
     plot = commands.add_parser(
-        "plot", help="draw a run's figures again, or trajectories of toy problems"
+        "plot",
+        help="draw a run's figures again, or trajectories of toy problems",
+        allow_abbrev=False,
     )
     plot.add_argument("workdir", help="of the run; or the word trajectories")
     plot.add_argument(
@@ -112,10 +118,16 @@ def _compare(commands: Any) -> None:
         help="compare methods, each with its own learning rate, over seeds",
         allow_abbrev=False,
     )
-    compare.add_argument("task", nargs="?", choices=typing.get_args(TaskName))
+    compare.add_argument(
+        "task",
+        nargs="?",
+        choices=typing.get_args(TaskName),
+        metavar="TASK",
+        help="what to learn: mmpareto datasets lists it (default: av-digits)",
+    )
     compare.add_argument(
         "--methods",
-        type=_listed(str),
+        type=_methods_named,
         metavar="A,B,...",
         help=f"(default: {','.join(_commands.COMPARED)}; "
         "for several tasks single-task instead of joint)",
@@ -172,7 +184,12 @@ def _prepare(commands: Any) -> None:
         help="decode a published data set into one compact form",
         allow_abbrev=False,
     )
-    prepare.add_argument("name", choices=PUBLISHED)
+    prepare.add_argument(
+        "name",
+        choices=PUBLISHED,
+        metavar="NAME",
+        help=f"the data set, one of {', '.join(PUBLISHED)}",
+    )
     prepare.add_argument(
         "--raw", metavar="DIR", help="the published files (colored-digits: or nothing)"
     )
@@ -197,6 +214,26 @@ def _prepare(commands: Any) -> None:
     prepare.add_argument("--seed", type=int, help="of the split (default: 0)")
 
 
+def _methods(commands: Any) -> None:
+    methods = commands.add_parser(
+        "methods", help="list and explain the methods", allow_abbrev=False
+    )
+    methods.add_argument(
+        "method",
+        nargs="?",
+        type=spelled,
+        choices=typing.get_args(MethodName),
+        metavar="METHOD",
+        help="explain this one in full (default: list all)",
+    )
+
+
+def _datasets(commands: Any) -> None:
+    commands.add_parser(
+        "datasets", help="list and explain the data sets", allow_abbrev=False
+    )
+
+
 def _completion(commands: Any) -> None:
     completion = commands.add_parser(
         "completion",
@@ -214,3 +251,14 @@ def _listed(kind: Any) -> Any:
 
     parse.__name__ = f"list of {kind.__name__}"
     return parse
+
+
+def _methods_named(text: str) -> tuple[str, ...]:
+    """The type of a flag with methods between commas."""
+    known = typing.get_args(MethodName)
+    names = tuple(spelled(name) for name in text.split(","))
+    for name in names:
+        if name not in known:
+            message = unknown("method", name, known, "mmpareto methods")
+            raise argparse.ArgumentTypeError(message)
+    return names

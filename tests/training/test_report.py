@@ -399,7 +399,7 @@ def test_other_mistakes(run, tmp_path, capsys):
     for arguments, message in (
         (["--out", str(tmp_path)], f"report: cannot write {tmp_path}: Is a directory"),
         (["--out", f"{workdir}/config.json/x"], "report: cannot write"),
-        (["--ou", "x"], "unrecognized arguments: --ou x"),
+        (["--ou", "x"], "unknown option --ou; did you mean --out?"),
     ):
         assert main(["report", str(workdir), *arguments]) == 2
         error = capsys.readouterr().err

@@ -111,7 +111,7 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     def model_of(params: Any, rest: Any) -> Any:
         return nnx.merge(graphdef, params, rest, copy=True)
 
-    example = as_examples(task.data["train"]).batch(np.arange(config.batch_size))
+    example = as_examples(task.data["train"]).take(np.arange(config.batch_size))
     shapes = nnx.eval_shape(task.outputs, model, example)
     memory = method.memory(shapes)
     inputs = Inputs(rest, memory, example)

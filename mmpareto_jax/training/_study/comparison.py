@@ -59,10 +59,10 @@ class Comparison:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}: expected different values, got {values}")
-        refuse_unused(self.config.given(), self.config.task, self.methods)
         for method in self.methods:
             for lr in self.lr_grid:
                 self.run(method, lr, 0)  # raises where it is not valid
+        refuse_unused(self.config.given(), self.config.task, self.methods)
         if self.seeds < 2:
             raise ValueError(f"seeds: expected at least 2, got {self.seeds}")
         if self.tune_seeds < 1:

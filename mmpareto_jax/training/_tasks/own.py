@@ -236,7 +236,7 @@ def task(
             )
         if measure in losses:
             raise ValueError(f"task {name}: measures: {measure} is a loss's name")
-    example = as_examples(data["train"]).batch(np.arange(1))
+    example = as_examples(data["train"]).take(np.arange(1))
 
     def outputs(model: Any, batch: Batch) -> Outputs:
         found = forward(model, batch)
