@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli import progress as _progress
 from mmpareto_jax._cli.nearest import check_names
-from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName
+from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName, is_own
 
 if TYPE_CHECKING:
     from mmpareto_jax.training import Comparison, Config, Result
@@ -28,7 +28,10 @@ _OTHERS: tuple[MethodName, ...] = (
     "cagrad",
 )
 COMPARED: tuple[MethodName, ...] = ("joint", *_OTHERS, "nash-mtl")
-COMPARED_TASKS: tuple[MethodName, ...] = ("single-task", *_OTHERS, "nash-mtl")
+COMPARED_LOSSES: tuple[MethodName, ...] = (*_OTHERS, "nash-mtl")
+COMPARED_TASKS: tuple[MethodName, ...] = ("single-task", *COMPARED_LOSSES)
+# How the runs of a comparison are divided among devices and processes.
+DIVISION = ("workers", "together", "num_processes", "process_id", "patience")
 
 
 def train(arguments: dict[str, Any]) -> int:
@@ -126,26 +129,28 @@ def report(arguments: dict[str, Any]) -> int:
 def compare(arguments: dict[str, Any]) -> int:
     own = ("methods", "lr_grid", "seeds", "tune_seeds")
     plan = {name: arguments.pop(name) for name in own}
-    workers, workdir = arguments.pop("workers"), arguments.pop("workdir")
-    if workers < 1:
-        raise ValueError(f"--workers: expected at least 1, got {workers}")
+    division = {name: arguments.pop(name) for name in DIVISION}
+    _check_workers(division["workers"])
+    workdir = arguments.pop("workdir")
     config = _config(arguments, workdir, resume=False)
     from pathlib import Path
 
     from mmpareto_jax import training
+    from mmpareto_jax.training._study.records import read_measures
 
     if plan["methods"] is None:
-        plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
+        plan["methods"] = _compared(config)
     comparison = training.Comparison(config, **plan)
-    workdir = Path(workdir or f"runs/compare-{config.task}")
+    workdir = Path(workdir or f"runs/compare-{config.task.replace(':', '-')}")
     there = len(training.read_runs(workdir))
     if not there or training.read_comparison(workdir) == comparison:
         _progress.announce(_length(comparison, there))
     with _progress.runs(f"compare {config.task}", done=there) as progress:
-        records = training.compare(
-            comparison, workdir, workers=workers, progress=progress
-        )
-    measures = training.make_task(config).measures
+        records = training.compare(comparison, workdir, **division, progress=progress)
+    if division["process_id"]:
+        return _leave_to_the_first(division, workdir)
+    # As it was written: of a task of one's own, with its size.
+    comparison, measures = training.read_comparison(workdir), read_measures(workdir)
     rows = training.summarize(comparison, records, measures)
     times = _step_times(comparison, workdir)
     table = training.markdown(rows, measures, times)
@@ -164,6 +169,29 @@ def compare(arguments: dict[str, Any]) -> int:
     return 0
 
 
+def _compared(config: Config) -> tuple[MethodName, ...]:
+    """The methods that are compared where none are named."""
+    if not is_own(config.task):
+        return COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
+    from mmpareto_jax.training import make_task
+
+    # Without modalities of one label there is no joint loss alone to train by.
+    several = make_task(config).detached is None
+    return COMPARED_LOSSES if several else COMPARED
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {workers}")
+
+
+def _leave_to_the_first(division: dict[str, Any], workdir: Any) -> int:
+    this, all_ = division["process_id"], division["num_processes"]
+    print(f"Process {this} of {all_} has done its share; process 0 tells the result.")
+    print(f"\nworkdir: {workdir}")
+    return 0
+
+
 def _length(comparison: Comparison, there: int) -> str:
     """How many runs a comparison is, and how many of them are there already."""
     tune = len(comparison.tuning())
@@ -177,8 +205,7 @@ def sweep(arguments: dict[str, Any]) -> int:
 
     from mmpareto_jax import training
 
-    if arguments["workers"] < 1:
-        raise ValueError(f"--workers: expected at least 1, got {arguments['workers']}")
+    _check_workers(arguments["workers"])
     workdir = Path(arguments.pop("workdir"))
     given = {k: v for k, v in arguments.items() if v is not None}
     check_names("setting", given.get("settings", ()), training.SETTINGS)
@@ -189,6 +216,8 @@ def sweep(arguments: dict[str, Any]) -> int:
     _progress.announce(f"{count}, {each} runs of two methods in each")
     with _progress.settings() as progress:
         rows = training.sweep(training.Config(), workdir, progress=progress, **given)
+    if given["process_id"]:
+        return _leave_to_the_first(given, workdir)
     table = training.sweep_markdown(rows)
     (workdir / "table.md").write_text(table + "\n")
     training.draw_sweep(rows, workdir / "map.png")

@@ -212,7 +212,7 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     def restart(seed: int, lr: float) -> TrainState:
         variables = nnx.state(task.make_model(nnx.Rngs(seed)))
         params, rest = nnx.split_state(variables, nnx.Param, ...)
-        opt_state = optax.tree.set(begin(params, seed), peak=jnp.asarray(lr))
+        opt_state = optax.tree.set(begin(params, seed), peak=jnp.asarray(lr, float))
         # A memory of its own: the first step takes it.
         fresh = method.memory(shapes)
         return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, fresh)
