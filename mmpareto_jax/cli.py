@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments; by default the process's own.
 
     Returns:
-      The exit code: 0, 2 for a mistake in the call, 130 after Ctrl-C.
+      The exit code: 0, 1 where ``check`` finds something, 2 for a mistake in the call,
+      130 after Ctrl-C.
     """
     try:
         if "" not in sys.path:
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "prepare": _commands.prepare,
             "methods": _explain.methods,
             "datasets": _explain.datasets,
+            "check": _commands.check,
         }
         code: int = run[command](arguments)
     except SystemExit as stop:  # argparse has printed its line or its help

@@ -32,6 +32,8 @@ def test_train_prints_the_table_and_where_it_wrote(tmp_path, capsys):
     out = capsys.readouterr().out
     for word in ("pareto", "multimodal", "audio", "visual", "validation", "test"):
         assert word in out
+    assert "multimodal ↑ " in out
+    assert "↑ more is better; shares are in %.\n" in out
     assert "conflicting steps, audio_encoder (joint, audio)" in out
     assert str(path) in out
     assert (path / "figures" / "cosine.png").stat().st_size > 5000

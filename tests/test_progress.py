@@ -56,7 +56,7 @@ def train(console, run, epochs=3, seconds_per_step=1 / 41):
     clock.now += 7  # compilation
     for step in range(run.step + 1, epochs * 31 + 1):
         clock.now += seconds_per_step
-        shown.on_step(step, {"loss/joint": NeverFetched()})
+        shown.on_tick(step)
         if step % 31 == 0:
             shown.on_epoch(step, {"accuracy/joint": 0.843, "loss/joint": 0.5})
     return shown
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_and_ends_within_an_epoch():
     shown.on_start(run)
     for step in range(63, 71):
         clock.now += 2.0
-        shown.on_step(step, {})
+        shown.on_tick(step)
     shown.on_epoch(70, {})
     first, last = console.file.getvalue().splitlines()
     assert first.endswith("3 epochs, 70 steps, from step 62")
@@ -146,7 +146,7 @@ def test_measures_that_are_no_shares():
     measure = Measure("error/depth", "depth", higher=False, percent=False)
     shown = TrainingProgress(console, Clock())
     shown.on_start(run_of(measures=(measure,)))
-    shown.on_step(31, {})
+    shown.on_tick(31)
     shown.on_epoch(31, {"error/depth": 0.123456})
     assert console.file.getvalue().endswith("  depth 0.1235\n")
 

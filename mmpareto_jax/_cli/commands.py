@@ -9,15 +9,18 @@ import contextlib
 import datetime
 import hashlib
 import inspect
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli import progress as _progress
 from mmpareto_jax._cli.nearest import check_names
 from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName, is_own
+from mmpareto_jax.training._described.names import shortened
 
 if TYPE_CHECKING:
     from mmpareto_jax.training import Comparison, Config, Result
 
+FAULTY = 1
 INTERRUPTED = 130
 _OTHERS: tuple[MethodName, ...] = (
     "uniform",
@@ -39,7 +42,8 @@ def train(arguments: dict[str, Any]) -> int:
     config = _config(arguments, workdir, resume)
     if workdir is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        workdir = f"runs/{config.task}-{config.method}-seed{config.seed}-{now}"
+        task = config.task.replace(":", ".")
+        workdir = f"runs/{task}-{config.method}-seed{config.seed}-{now}"
     from mmpareto_jax._cli.training_progress import TrainingProgress
     from mmpareto_jax.training import draw_figures, train
 
@@ -53,9 +57,19 @@ def train(arguments: dict[str, Any]) -> int:
     return INTERRUPTED
 
 
-def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Config:
-    """Defaults (of the run, when it is resumed) < the file < the flags."""
+def _config(
+    arguments: dict[str, Any],
+    workdir: str | None,
+    resume: bool,
+    methods_of: Callable[[Config], Collection[str]] = lambda config: (config.method,),
+) -> Config:
+    """Defaults (of the run, when it is resumed) < the file < the flags.
+
+    What is given has to be an option of the task and of one of the methods, even where
+    it is given as it is by default.
+    """
     from mmpareto_jax.training._config import Config, load_config
+    from mmpareto_jax.training._options.groups import refuse_unused
 
     values: dict[str, Any] = {}
     if resume:
@@ -65,10 +79,12 @@ def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Con
 
         values = read_config(workdir).to_dict()
     path = arguments.pop("config")
-    if path is not None:
-        values |= load_config(path)
-    values |= {k: v for k, v in arguments.items() if v is not None}
-    return Config(**values)
+    given = load_config(path) if path is not None else {}
+    given |= {k: v for k, v in arguments.items() if v is not None}
+    config = Config(**values | given)
+    options = [k for k in given if k not in ("task", "method")]
+    refuse_unused(options, config.task, methods_of(config))
+    return config
 
 
 def evaluate(arguments: dict[str, Any]) -> int:
@@ -132,14 +148,18 @@ def compare(arguments: dict[str, Any]) -> int:
     division = {name: arguments.pop(name) for name in DIVISION}
     _check_workers(division["workers"])
     workdir = arguments.pop("workdir")
-    config = _config(arguments, workdir, resume=False)
+
+    def methods_of(config: Config) -> tuple[str, ...]:
+        plan["methods"] = plan["methods"] or _compared(config)
+        return tuple(plan["methods"])
+
+    config = _config(arguments, workdir, resume=False, methods_of=methods_of)
     from pathlib import Path
 
     from mmpareto_jax import training
     from mmpareto_jax.training._study.records import read_measures
+    from mmpareto_jax.training._study.summary import legend
 
-    if plan["methods"] is None:
-        plan["methods"] = _compared(config)
     comparison = training.Comparison(config, **plan)
     workdir = Path(workdir or f"runs/compare-{config.task.replace(':', '-')}")
     there = len(training.read_runs(workdir))
@@ -157,11 +177,12 @@ def compare(arguments: dict[str, Any]) -> int:
     (workdir / "table.md").write_text(table + "\n")
     (workdir / "runs.csv").write_text(training.csv_text(records))
     figures = training.draw_comparison(rows, records, measures, workdir / "figures")
-    print(f"On test, mean ± s.d. over {comparison.seeds} seeds, shares in %; paired")
+    print(f"On test, mean ± s.d. over {comparison.seeds} seeds; paired differences of")
     print(
-        "differences of the first column with 95 % intervals; time of a step relative"
+        "the first column with 95 % intervals; time of a step relative to that of the"
     )
-    print("to that of the plain sum, without any of the methods' machinery\n")
+    print("plain sum, without any of the methods' machinery.")
+    print(f"{legend(measures)}\n")
     print(table)
     print(f"\nworkdir: {workdir}")
     print("  comparison.json  runs.jsonl  runs.csv  table.md")
@@ -258,6 +279,23 @@ def prepare(arguments: dict[str, Any]) -> int:
     return 0
 
 
+def check(arguments: dict[str, Any]) -> int:
+    from mmpareto_jax.data.sources import check_prepared, open_prepared
+
+    directory = arguments["directory"]
+    faults = check_prepared(directory)
+    for fault in faults:
+        print(f"{directory}: {fault}")
+    if faults:
+        return FAULTY
+    for split, arrays in open_prepared(directory).arrays.items():
+        shown = (f"{name} {x.dtype} {list(x.shape[1:])}" for name, x in arrays.items())
+        print(
+            f"{split}: {len(next(iter(arrays.values())))} examples: {', '.join(shown)}"
+        )
+    return 0
+
+
 def _step_times(comparison: Any, workdir: Any) -> dict[str, float]:
     """Measured once, and kept in the directory."""
     import json
@@ -278,6 +316,8 @@ def _print_result(result: Result, figures: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mmpareto_jax.training._study.summary import legend, titled
+
     shares = all(measure.percent for measure in result.measures)
     title = f"{result.config.method}{', in %' if shares else ''}"
     table = Table(box=box.SIMPLE_HEAD, title=title)
@@ -288,14 +328,16 @@ def _print_result(result: Result, figures: list[str]) -> None:
         values = [measure.shown(s[measure.name]) for s in result.scores.values()]
         unit = ", %" if measure.percent and not shares else ""
         shown = [f"{x:.1f}" if measure.percent else f"{x:.4g}" for x in values]
-        table.add_row(f"{measure.title}{unit}", *shown)
+        table.add_row(f"{titled(measure)}{unit}", *shown)
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    print(legend(result.measures))
     note = " on validation" if result.checkpoint == "best" else ""
     print(f"checkpoint: step {result.step}, the {result.checkpoint}{note}")
     for group, share in result.conflicts.items():
         where, objectives = result.groups.describe(group)
-        print(f"conflicting steps, {where} ({objectives}): {100 * share:.1f} %")
+        names = shortened(objectives, between=", ")
+        print(f"conflicting steps, {where} ({names}): {100 * share:.1f} %")
     print(f"workdir: {result.workdir}")
     print("  config.json  result.json  metrics.jsonl  tensorboard/  checkpoints/")
     if figures:

@@ -36,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         _prepare,
         _methods,
         _datasets,
+        _check,
         _completion,
     ):
         add(commands)
@@ -236,7 +237,7 @@ _together.__name__ = "auto or int"
 def _prepare(commands: Any) -> None:
     prepare = commands.add_parser(
         "prepare",
-        help="decode a published data set into one compact form",
+        help="bring a published data set, or own arrays, into one compact form",
         allow_abbrev=False,
     )
     prepare.add_argument(
@@ -246,7 +247,10 @@ def _prepare(commands: Any) -> None:
         help=f"the data set, one of {', '.join(PUBLISHED)}",
     )
     prepare.add_argument(
-        "--raw", metavar="DIR", help="the published files (colored-digits: or nothing)"
+        "--raw",
+        metavar="DIR",
+        help="the published files (colored-digits: or nothing); "
+        "arrays: an npz file, or npy files",
     )
     prepare.add_argument("--out", metavar="DIR", required=True, help="where to write")
     prepare.add_argument(
@@ -267,6 +271,22 @@ def _prepare(commands: Any) -> None:
         "--classes", type=int, choices=(7, 19), help="cityscapes: labels (default: 7)"
     )
     prepare.add_argument("--seed", type=int, help="of the split (default: 0)")
+    prepare.add_argument(
+        "--shares",
+        type=_listed(float),
+        metavar="X,Y,Z",
+        help="arrays: of training, validation and test in a random split "
+        "(default: 0.8,0.1,0.1)",
+    )
+
+
+def _check(commands: Any) -> None:
+    check = commands.add_parser(
+        "check",
+        help="say what is wrong with prepared data",
+        allow_abbrev=False,
+    )
+    check.add_argument("directory", help="what mmpareto prepare wrote")
 
 
 def _methods(commands: Any) -> None:

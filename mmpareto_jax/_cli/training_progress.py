@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmpareto_jax._cli.line import Line
 from mmpareto_jax._cli.progress import Clock, Display
@@ -46,9 +46,8 @@ class TrainingProgress(Callback):
         self._display.announce(f"{epochs}, {config.num_steps} steps{goes_on}")
         self._display.start()
 
-    def on_step(self, step: int, metrics: dict[str, Any]) -> None:
-        """The metrics stay on the device: to fetch them would wait for it."""
-        del metrics
+    def on_tick(self, step: int) -> None:
+        """The first one comes when the step is compiled."""
         if self._line.note == "compiling":
             self._line.note = ""
             self._line.restart(step)

@@ -110,7 +110,7 @@ class FunctionExamples:
 
 
 @dataclasses.dataclass(frozen=True)
-class First:
+class _First:
     """The first examples of others."""
 
     whole: Examples
@@ -159,8 +159,43 @@ def as_examples(source: Source) -> Examples:
     return source
 
 
+def first_examples(source: Source, size: int) -> Source:
+    """The first examples of a source.
+
+    Args:
+      source: whatever `as_examples` takes.
+      size: how many, at least 1.
+
+    Returns:
+      The source itself where there are no more; else so many.
+
+    Example:
+      >>> first_examples({"x": np.arange(5)}, 2)
+      {'x': array([0, 1])}
+    """
+    whole = as_examples(source)
+    if size >= len(whole):
+        return source
+    if isinstance(source, Mapping):
+        return {name: array[:size] for name, array in source.items()}
+    return _First(whole, size)
+
+
 def column(source: Source, name: str, batch_size: int = 1024) -> np.ndarray:
-    """One array of all examples, in order, [N, ...]."""
+    """One array of all examples, in order.
+
+    Args:
+      source: whatever `as_examples` takes.
+      name: of the array.
+      batch_size: how many examples are taken at a time.
+
+    Returns:
+      The array, [N, ...].
+
+    Example:
+      >>> column([{"x": 1}, {"x": 3}], "x")
+      array([1, 3])
+    """
     if isinstance(source, Mapping):
         return np.asarray(source[name])
     examples = as_examples(source)
@@ -184,6 +219,9 @@ def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
       steps: ``grain.transforms.Map`` and ``RandomMap``, one example at a time, with a
         generator of its own; a transform of batches, or None, is returned as it is.
 
+    Returns:
+      (batch, generators) -> batch, for `train_batches`; None: nothing is to be done.
+
     Raises:
       TypeError: a transformation that makes more or fewer examples of them.
     """
@@ -193,11 +231,11 @@ def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
     for step in steps:
         if not isinstance(step, known):
             raise TypeError(
-                "transform: expected grain.transforms.Map or RandomMap, "
+                "as_transform: expected grain.transforms.Map or RandomMap, "
                 f"got {type(step).__name__}"
             )
 
-    def transform(batch: Batch, rngs: Generators) -> Batch:
+    def of_batches(batch: Batch, rngs: Generators) -> Batch:
         records = []
         for row, rng in enumerate(rngs):
             record: Any = {name: array[row] for name, array in batch.items()}
@@ -209,4 +247,4 @@ def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
             records.append(record)
         return stacked(records)
 
-    return transform
+    return of_batches

@@ -36,6 +36,8 @@ from mmpareto_jax.training._options.option import check, check_option
 
 # This module is read for `mmpareto --help`, so it imports nothing heavy.
 
+# Records that a run of any length leaves, about.
+_RECORDS = 500
 # Pairs of MNIST's digits, as many as there are digits to train on.
 _MNIST_PAIRS = 54_000
 
@@ -157,6 +159,19 @@ class Config(
         """The length of the run, in steps."""
         return self.steps or self.epochs * self.steps_per_epoch
 
+    @property
+    def record_steps(self) -> int:
+        """The steps that a record is the mean of."""
+        return self.log_every or max(1, self.num_steps // _RECORDS)
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether a step, from 1, is the last one of an epoch or of the run."""
+        return step % self.steps_per_epoch == 0 or step == self.num_steps
+
+    def ends_record(self, step: int) -> bool:
+        """Whether a record ends with a step: no epoch's end lies inside of one."""
+        return step % self.record_steps == 0 or self.ends_epoch(step)
+
     def settled(self, task: str, num_train: int) -> Config:
         """The config of a run of this task.
 
@@ -173,7 +188,11 @@ class Config(
         return dataclasses.replace(self, task=task, train_examples=size)
 
     def given(self) -> tuple[str, ...]:
-        """The options that are not at their default, but for task and method."""
+        """The options that are not at their default, but for task and method.
+
+        Returns:
+          Their names, in order.
+        """
         return tuple(
             field.name
             for field in dataclasses.fields(self)
@@ -230,7 +249,10 @@ def _prepared_size(directory: str, task: str) -> int:
     try:
         index = json.loads((Path(directory) / "index.json").read_text())
         name, counts = index["dataset"], index["counts"]["train"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"data: {directory} holds no prepared data: {error}") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"data: {directory} holds no prepared data: {error}; mmpareto check "
+            f"{directory} says more"
+        ) from None
     check("data", directory, name == task, f"prepared data of {task}, not {name}")
     return int(sum(counts.values()))

@@ -9,6 +9,7 @@ from mmpareto_jax.data import (
     as_examples,
     as_transform,
     eval_batches,
+    random_splits,
     train_batches,
 )
 
@@ -138,3 +139,38 @@ def test_what_is_refused():
         as_examples({"x": X, "y": X[:3]})
     with pytest.raises(TypeError, match=r"expected grain\.transforms\.Map or"):
         as_transform([grain.transforms.Batch(3)])
+
+
+def test_random_splits_keep_classes_and_groups():
+    rng = np.random.default_rng(0)
+    size = 5_000
+    arrays = {
+        "x": np.arange(size),
+        "label": rng.choice(4, size, p=(0.6, 0.2, 0.15, 0.05)),
+        "who": rng.integers(0, 100, size),
+    }
+    splits = random_splits(arrays, shares=(0.7, 0.2, 0.1), seed=1)
+    rows = np.concatenate([x["x"] for x in splits.values()])
+    assert sorted(rows) == list(range(size))
+    for split, share in zip(splits.values(), (0.7, 0.2, 0.1), strict=True):
+        counts = np.bincount(split["label"]) / np.bincount(arrays["label"])
+        np.testing.assert_allclose(counts, share, atol=0.01)
+        assert np.all(np.diff(split["x"]) > 0)
+    splits = random_splits(arrays, group="who", seed=1)
+    people = [set(arrays["who"][x["x"]]) for x in splits.values()]
+    assert sum(map(len, people)) == len(set.union(*people)) == 100
+    assert [round(len(x["x"]) / size, 1) for x in splits.values()] == [0.8, 0.1, 0.1]
+    again = random_splits(arrays, group="who", seed=1)
+    np.testing.assert_array_equal(again["test"]["x"], splits["test"]["x"])
+    other = random_splits(arrays, group="who", seed=2)
+    assert set(other["test"]["x"]) != set(splits["test"]["x"])
+    with pytest.raises(ValueError, match="nothing is left for"):
+        random_splits(
+            {"x": X, "label": np.zeros(10, int), "g": np.zeros(10)}, group="g"
+        )
+    with pytest.raises(ValueError, match="shares: expected three above 0"):
+        random_splits(ARRAYS, shares=(0.5, 0.5))
+    with pytest.raises(ValueError, match="expected an array 'who'"):
+        random_splits(ARRAYS, group="who")
+    with pytest.raises(ValueError, match="label: expected integers from 0"):
+        random_splits({"label": X})

@@ -28,6 +28,7 @@ from mmpareto_jax.training._options.groups import GROUPS
         ({"method": None}, "method: expected one of joint, ogm"),
         ({"max_magnitude": 0.5}, "max_magnitude: expected a finite number >= 1"),
         ({"alpha": -1.0}, "alpha: expected at least 0, got -1.0"),
+        ({"log_every": 0}, "log_every: expected at least 1, got 0"),
         ({"probe_every": -1}, "probe_every: expected at least 0, got -1"),
         ({"probe_every": 9, "steps": 8}, "probe_every: expected at most 8 steps, got"),
         ({"width": 6}, "width: expected a multiple of 4, got 6"),
@@ -45,6 +46,21 @@ def test_length():
     config = Config(train_examples=100, batch_size=32, epochs=2)
     assert (config.steps_per_epoch, config.num_steps) == (3, 6)
     assert dataclasses.replace(config, steps=5).num_steps == 5
+
+
+def test_a_record_ends_with_its_steps_and_with_the_epoch():
+    config = Config(train_examples=100, batch_size=32, steps=8, log_every=2)
+    ends = [step for step in range(1, 9) if config.ends_record(step)]
+    assert ends == [2, 3, 4, 6, 8]
+    assert [step for step in ends if config.ends_epoch(step)] == [3, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("steps", "of"), [(1, 1), (465, 1), (999, 1), (1000, 2), (10**6, 2000)]
+)
+def test_a_run_of_any_length_leaves_as_many_records(steps, of):
+    assert Config(steps=steps).record_steps == of
+    assert Config(steps=steps, log_every=7).record_steps == 7
 
 
 def test_integers_are_numbers():
@@ -137,6 +153,7 @@ def test_a_config_that_was_written_before_is_read(tmp_path):
         "refresh": 1,
         "smooth": None,
         "probe_every": 0,
+        "log_every": None,
     }  # options that came after it
     assert set(written) == set(default) - set(later)
     config = read_config(tmp_path)

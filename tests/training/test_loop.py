@@ -15,6 +15,7 @@ import pytest
 
 import mmpareto_jax
 from mmpareto_jax.training import (
+    Callback,
     Config,
     Measure,
     draw_figures,
@@ -133,13 +134,31 @@ def test_figures(run, tmp_path):
         assert image[..., :3].std() > 0.02
 
 
-def test_interrupt_and_resume_is_bitwise_the_whole_run(run, tmp_path):
-    def interrupt(step, num_steps, metrics):
-        if step == 2:  # told one step late
+class Interrupt(Callback):
+    """Ctrl-C, once this step was given to the device."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_tick(self, step):
+        if step == self.step:
             os.kill(os.getpid(), signal.SIGINT)
 
+
+class Crash(Callback):
+    """Ends the process, nearly, when it hears of this step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, step, metrics):
+        if step == self.step:
+            raise RuntimeError("power cut")
+
+
+def test_interrupt_and_resume_is_bitwise_the_whole_run(run, tmp_path):
     before = signal.getsignal(signal.SIGINT)
-    stopped = train(run.config, tmp_path, progress=interrupt)
+    stopped = train(run.config, tmp_path, callbacks=[Interrupt(3)])
     assert signal.getsignal(signal.SIGINT) is before
     assert not stopped.finished
     assert (stopped.step, stopped.checkpoint) == (3, "latest")
@@ -152,12 +171,8 @@ def test_interrupt_and_resume_is_bitwise_the_whole_run(run, tmp_path):
 
 
 def test_resume_after_a_crash_repeats_the_lost_steps(run, tmp_path):
-    def crash(step, num_steps, metrics):
-        if step == 6:
-            raise RuntimeError("power cut")
-
     with pytest.raises(RuntimeError, match="power cut"):
-        train(run.config, tmp_path, progress=crash)
+        train(run.config, tmp_path, callbacks=[Crash(6)])
     resumed = train(run.config, tmp_path, resume=True)
     assert_same_state(resumed.state, run.state)
     assert read_metrics(tmp_path) == read_metrics(run.workdir)

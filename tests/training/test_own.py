@@ -12,6 +12,7 @@ from flax import linen, nnx
 from mmpareto_jax import cli
 from mmpareto_jax.data import FunctionExamples, train_batches
 from mmpareto_jax.training import (
+    Callback,
     Config,
     classification,
     draw_figures,
@@ -155,12 +156,13 @@ def test_without_measures_the_sum_of_the_losses_decides(tmp_path):
 
 
 def test_resumed_evaluated_drawn_and_reported(finished, tmp_path):
-    def stop(step, num_steps, metrics):
-        if step == 5:
-            raise RuntimeError("power cut")
+    class Stop(Callback):
+        def on_tick(self, step):
+            if step == 12:
+                raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        train(own(), CONFIG, tmp_path / "a", progress=stop)
+        train(own(), CONFIG, tmp_path / "a", callbacks=[Stop()])
     resumed = train(own(), CONFIG, tmp_path / "a", resume=True)
     for a, b in zip(
         jax.tree.leaves(resumed.state), jax.tree.leaves(finished.state), strict=True

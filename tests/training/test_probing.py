@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from test_loop import assert_same_state
+from test_loop import Crash, assert_same_state
 
 import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
@@ -63,12 +63,8 @@ def test_what_is_written(run, probed):
 
 @pytest.mark.slow
 def test_a_resumed_run_has_the_same_probes(probed, tmp_path):
-    def crash(step, num_steps, metrics):
-        if step == 6:
-            raise RuntimeError("power cut")
-
     with pytest.raises(RuntimeError, match="power cut"):
-        train(probed.config, tmp_path, progress=crash)
+        train(probed.config, tmp_path, callbacks=[Crash(6)])
     resumed = train(probed.config, tmp_path, resume=True)
     assert_same_state(resumed.state, probed.state)
     assert read_metrics(tmp_path) == read_metrics(probed.workdir)

@@ -120,15 +120,15 @@ def test_a_run(run, tmp_path):
     assert scores[0] == ["", "validation", "test"]
     assert scores[1:] == [
         [
-            f"{m['title']}, %",
+            f"{m['title']} ↑, %",
             *(f"{100 * result['scores'][s][m['name']]:.1f}" for s in scores[0][1:]),
         ]
         for m in result["measures"]
     ]
     assert [line[0] for line in scores[1:]] == [
-        "multimodal, %",
-        "audio, %",
-        "visual, %",
+        "multimodal ↑, %",
+        "audio ↑, %",
+        "visual ↑, %",
     ]
     assert f"Scores of step {run.step}, the best on validation." in page.text
     assert conflicts[1:] == [
@@ -173,13 +173,13 @@ def test_several_runs_and_a_comparison(run, tmp_path):
     shown = [f"{100 * x:.1f}" for x in (run.scores["validation"]["accuracy/joint"],)]
     shown += [f"{100 * run.scores['test'][m.name]:.1f}" for m in run.measures]
     assert overview == [
-        ["run", "method", "lr", "seed", "validation: multimodal, %"]
-        + [f"test: {x}, %" for x in ("multimodal", "audio", "visual")],
+        ["run", "method", "lr", "seed", "validation: multimodal ↑, %"]
+        + [f"test: {x} ↑, %" for x in ("multimodal", "audio", "visual")],
         ["whole", "mmpareto", "0.02", "0", *shown],
         ["other", "mmpareto", "0.02", "1", *shown],
     ]
     assert differ == [["option", "whole", "other"], ["seed", "0", "1"]]
-    assert page.captions[0] == "multimodal on validation, by step."
+    assert page.captions[0] == "Measures on validation, by step."
 
 
 def test_runs_with_the_same_name_are_told_apart(run, tmp_path):
@@ -192,8 +192,8 @@ def test_measures_of_a_run_without_result_share_the_columns(run, tmp_path):
     older = copy(run, tmp_path / "older", "result.json")
     page = report([older, run.workdir], tmp_path)
     head, first, second = page.tables[0]
-    assert head[4:] == ["validation: multimodal, %"] + [
-        f"test: {x}, %" for x in ("multimodal", "audio", "visual")
+    assert head[4:] == ["validation: multimodal ↑, %"] + [
+        f"test: {x} ↑, %" for x in ("multimodal", "audio", "visual")
     ]
     assert first[4] == second[4]
     assert first[5:] == ["–"] * 3
@@ -207,7 +207,7 @@ def test_an_older_run_reports_its_best_epoch(run, tmp_path):
     page = report([older], tmp_path)
     best = run.scores["validation"]
     assert page.tables[0] == [["", "validation"]] + [
-        [f"{x}, %", f"{100 * best[f'accuracy/{x}']:.1f}"]
+        [f"{x} ↑, %", f"{100 * best[f'accuracy/{x}']:.1f}"]
         for x in ("joint", "audio", "visual")
     ]
     assert f"Scores of step {run.step}, the best on validation." in page.text
@@ -439,7 +439,7 @@ def test_in_a_browser(browser, path, width, scheme):
 
     # Two of all runs, four of each and three of the comparison.
     assert len(sizes("table")) == 2 + 2 * 4 + 3
-    assert len(sizes("figure > div > svg")) == 1 + 2 * 4 + 5
+    assert len(sizes("figure > div > svg")) == 2 + 2 * 4 + 5
     assert min(x for size in sizes("table, tr, summary") for x in size) > 10
     assert min(x for size in sizes("figure > div > svg") for x in size) > 100
     # What is wide scrolls inside; the page itself does not, and nothing sticks out.

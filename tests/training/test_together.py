@@ -84,40 +84,45 @@ def test_a_method_between_epochs_is_run_one_by_one():
 def test_what_does_not_fit_the_memory_is_halved(monkeypatch):
     tried = []
 
-    def side_by_side(configs, task, inspect):
+    def side_by_side(program, task, configs, inspect):
         tried.append(len(configs))
         if len(configs) > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         return [{"seed": c.seed} for c in configs]
 
-    monkeypatch.setattr(together, "_side_by_side", side_by_side)
+    monkeypatch.setattr(together, "_records", side_by_side)
     monkeypatch.setattr(together, "run_once", lambda c, **_: {"seed": c.seed})
     found = run_together(runs(LINE_CONFIG, "uniform", 7), task=LINES)
     assert [record["seed"] for record in found] == list(range(7))
-    assert tried == [7, 3, 2, 4, 2, 2]
+    assert tried == [7, 4, 2, 2, 3, 2]
 
     def broken(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(together, "_side_by_side", broken)
+    monkeypatch.setattr(together, "_records", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         run_together(runs(LINE_CONFIG, "uniform"), task=LINES)
 
 
 def test_timing_halves_too(monkeypatch):
-    class Steps:
+    tried = []
+
+    class Many(together._Many):
         def __init__(self, program, task, configs):
-            self.runs = len(configs)
-            if self.runs > 4:
+            tried.append(len(configs))
+            if len(configs) > 4:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            super().__init__(program, task, configs)
 
-        def seconds(self):
-            return 1e3 if self.runs == 1 else 2e3
+    def seconds(steps):
+        return 8.0 if isinstance(steps, Many) else 4.0
 
-    monkeypatch.setattr(together, "_Steps", Steps)
+    monkeypatch.setattr(together, "_Many", Many)
+    monkeypatch.setattr(together, "_seconds", seconds)
     found = measure(runs(LINE_CONFIG, "uniform", 9), task=LINES)
     assert found == Measured(4, 0.5)
     assert found.faster == 4
+    assert tried == [9, 4]
 
 
 def test_a_step_that_is_timed_is_real():
@@ -145,7 +150,7 @@ def parts(monkeypatch):
 
     def run(configs, task=None, cache=None, inspect=True):
         sizes.append(len(configs))
-        zero = dict.fromkeys(("validation", "test"), {"error": 1.0})
+        zero = {split: {"error": 1.0} for split in ("validation", "test")}
         return [
             {"method": c.method, "lr": c.lr, "seed": c.seed, "score": 0.0} | zero
             for c in configs

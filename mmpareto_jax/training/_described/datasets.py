@@ -59,6 +59,11 @@ DATASETS: dict[TaskName, Dataset] = {
         "those of MNIST; of scikit-learn 1,797 images in all",
         "MNIST's IDX files, or no --raw: the digits of scikit-learn",
     ),
+    "arrays": Dataset(
+        "your own modalities, any number of them, and a label",
+        "whatever the arrays hold",
+        "an .npz file or a directory of .npy files, the label and each modality in one",
+    ),
     "modelnet40": Dataset(
         "the front and the rear view of an object; 40 classes",
         "9,843 objects to train, of which a tenth validates; 2,468 to test",

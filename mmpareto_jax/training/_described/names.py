@@ -12,7 +12,7 @@ def shortened(name: str, width: int = _WIDTH, between: str = "+") -> str:
     """The name, or what its ends are where it is longer than `width`.
 
     Args:
-      name: of a group, an objective or a directory; parts of a group stand between "+".
+      name: of a group, an objective or a directory; parts of a group are joined by "+".
       width: characters that there is room for.
       between: what stands between the parts.
 
@@ -25,7 +25,7 @@ def shortened(name: str, width: int = _WIDTH, between: str = "+") -> str:
       >>> shortened("joint+audio")
       'joint+audio'
       >>> shortened("+".join(map(str, range(1000))))
-      '0+1+ … +999 (1000)'
+      '0+1+…+999 (1000)'
       >>> shortened("a-directory-with-a-name-that-says-it-all", 20)
       'a-directo…ays-it-all'
     """
@@ -33,8 +33,7 @@ def shortened(name: str, width: int = _WIDTH, between: str = "+") -> str:
         return name
     parts = name.split(between)
     if len(parts) > 3:
-        shown = between.join([*parts[:2], f" … {between.rstrip()}{parts[-1]}"])
-        shown = f"{shown} ({len(parts)})"
+        shown = f"{between.join([*parts[:2], '…', parts[-1]])} ({len(parts)})"
         if len(shown) <= width:
             return shown
     half = (width - 1) // 2

@@ -51,7 +51,8 @@ class Group(NamedTuple):
     @property
     def whose(self) -> str:
         """Who has them."""
-        return self.owner or ", ".join(min(self.tasks, self.methods, key=len))
+        few = self.tasks if len(self.tasks) < len(self.methods) else self.methods
+        return self.owner or ", ".join(few)
 
     @property
     def title(self) -> str:

@@ -57,6 +57,12 @@ class Run:
         None, "length of the run in steps, instead of epochs", SOME
     )
     batch_size: int = option(32, "examples per step", SOME)
+    log_every: int | None = option(
+        None,
+        "steps that a record of metrics.jsonl and TensorBoard is the mean of; "
+        "default: as many as give about 500 records",
+        SOME,
+    )
     probe_every: int = option(
         0,
         "steps between two looks at all objectives' gradients and at the update; "
@@ -72,7 +78,8 @@ class Model:
     encoder: Literal["default", "cnn", "transformer", "resnet18", "lenet", "segnet"] = (
         option(
             "default",
-            "of each modality: a small CNN for digits, else ResNet-18; "
+            "of each modality: a small CNN for digits, else ResNet-18 (of arrays: "
+            "what fits their shape); "
             "the trunk of the tasks: a LeNet for digits, else a SegNet",
         )
     )

@@ -59,7 +59,9 @@ th, td {
   padding: 0.3rem 0.75rem 0.3rem 0; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line);
 }
-td, tbody th { white-space: nowrap; }
+td { white-space: nowrap; }
+table:not(.plain) th { min-width: 4.5rem; max-width: 14rem; overflow-wrap: anywhere; }
+table:not(.plain) th:first-child { max-width: min(16rem, 40vw); }
 th { font-weight: 600; }
 thead th { vertical-align: bottom; font-size: 0.9rem; }
 th:first-child, table.plain :is(th, td) { text-align: left; }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmpareto_jax.training._described.names import shortened
 from mmpareto_jax.training._report.drawing import (
     COLOURS,
     Record,
@@ -16,11 +17,12 @@ from mmpareto_jax.training._report.drawing import (
     panels,
     plain_log,
     series,
-    short,
 )
 from mmpareto_jax.training._report.probe_figure import probe_figure
-from mmpareto_jax.training._run.metrics import read_metrics
-from mmpareto_jax.training._tasks.criteria import Measure
+from mmpareto_jax.training._run.metrics import conflict_share, read_metrics
+
+# Marks of weights, in points; and gradients that a legend has names for.
+_WIDEST, _NARROWEST, _NAMED = 9.0, 2.0, 8
 
 
 def draw_figures(workdir: str | Path) -> list[Path]:
@@ -71,26 +73,6 @@ def run_figures(records: Sequence[Record]) -> dict[str, Figure]:
     return figures
 
 
-def overlay(runs: Mapping[str, Sequence[Record]], measure: Measure) -> Figure:
-    """One measure on validation, a line for each run.
-
-    Args:
-      runs: what a run is called -> its metrics.
-      measure: what is drawn.
-    """
-    figure, (axis,) = panels(1, across=7.2)
-    for number, (label, records) in enumerate(runs.items()):
-        steps, values = series(
-            [r for r in records if r["split"] == "validation"], measure.name
-        )
-        colour = COLOURS[number % len(COLOURS)]
-        axis.plot(steps, measure.shown(values), color=colour, marker=".", label=label)
-    unit = ", %" if measure.percent else ""
-    axis.set(xlabel="step", ylabel=f"{measure.title}{unit}")
-    outer_legend(figure)
-    return figure
-
-
 def _learning_curves(train: list[Record], validation: list[Record]) -> Figure:
     colours = _colours(train)
     kinds = list(
@@ -119,13 +101,19 @@ def _learning_curves(train: list[Record], validation: list[Record]) -> Figure:
 def _cosine(train: list[Record], groups: Sequence[str]) -> Figure:
     figure, axes = panels(len(groups))
     for axis, group in zip(axes, groups, strict=True):
-        steps, values = series(train, f"{group}/cosine")
-        conflict = values < 0
+        name = f"{group}/cosine"
+        seen = [r for r in train if r.get(name) is not None]
+        steps, values = series(seen, name)
+        conflict = np.array([bool(r.get(f"{group}/conflict")) for r in seen], bool)
         axis.axhline(0, color="0.3", lw=0.8)
+        # From the mean of a record down to the least.
+        least = np.array([r.get(f"{name}_min", r[name]) for r in seen], float)
+        axis.vlines(steps, least, values, color="0.8", lw=0.8)
         axis.scatter(steps[~conflict], values[~conflict], s=5, color=COLOURS[0])
         axis.scatter(steps[conflict], values[conflict], s=9, color=COLOURS[1])
+        share = f"conflict in {conflict_share(train, group) or 0.0:.1%} of the steps"
         axis.set(
-            title=f"{short(group)}\nconflict in {np.mean(conflict):.1%} of the steps",
+            title=f"{shortened(group)}\n{share}",
             xlabel="step",
             ylabel="cosine of the gradients",
             ylim=(-1.05, 1.05),
@@ -135,19 +123,32 @@ def _cosine(train: list[Record], groups: Sequence[str]) -> Figure:
 
 def _weights(train: list[Record], groups: Sequence[str]) -> Figure:
     figure, axes = panels(len(groups))
+    colours = _colours(train)
     for axis, group in zip(axes, groups, strict=True):
-        for name in _names(train, group, "weight"):
-            colour = _colours(train)[name]
+        names = _names(train, group, "weight")
+        # Equal shares lie upon each other: wide marks under narrow ones show both.
+        sizes = np.linspace(min(3 * len(names), _WIDEST), _NARROWEST, len(names))
+        for name, size in zip(names, sizes, strict=True):
             steps, values = series(train, f"{group}/weight/{name}")
-            axis.plot(steps, values, ".", color=colour, ms=3, label=name)
-        axis.set(title=short(group), xlabel="step", ylabel="share of the weight")
-        axis.set_ylim(-0.02, 1.02)
-    outer_legend(figure, markerscale=3)
+            axis.plot(
+                steps,
+                values,
+                "o",
+                markersize=size,
+                markeredgewidth=0,
+                alpha=1.0 if name == names[-1] else 0.5,
+                color=colours[name],
+                label=name,
+            )
+        axis.set(title=shortened(group), xlabel="step", ylabel="share of the weight")
+        axis.set_ylim(-0.04, 1.04)
+    outer_legend(figure)
     return figure
 
 
 def _gradient_norms(train: list[Record], groups: Sequence[str]) -> Figure:
     figure, axes = panels(len(groups))
+    colours = _colours(train)
     for axis, group in zip(axes, groups, strict=True):
         names = _names(train, group, "norm")
         norms = [series(train, f"{group}/norm/{name}")[1] for name in names]
@@ -156,11 +157,19 @@ def _gradient_norms(train: list[Record], groups: Sequence[str]) -> Figure:
         if not positive.size:
             continue
         bins = np.geomspace(positive.min(), positive.max() * 1.001, 40).tolist()
-        for name, values in zip(names, norms, strict=True):
-            colour = _colours(train)[name]
-            label = f"{name}: median {np.median(values):.3g}"
-            axis.hist(values, bins=bins, color=colour, alpha=0.55, label=label)
-        axis.set(title=short(group), xlabel="norm of the gradient", ylabel="steps")
+        for number, (name, values) in enumerate(zip(names, norms, strict=True)):
+            label = f"{shortened(name)}: median {np.median(values):.3g}"
+            axis.hist(
+                values,
+                bins=bins,
+                histtype="stepfilled",
+                color=colours[name],
+                alpha=0.55,
+                label=label if number < _NAMED else None,
+            )
+        axis.set(
+            title=shortened(group), xlabel="norm of the gradient", ylabel=_unit(train)
+        )
         axis.set_xscale("log")
         plain_log(axis.xaxis)
         axis.legend(frameon=False, fontsize="small")
@@ -176,6 +185,12 @@ def _colours(train: list[Record]) -> dict[str, str]:
 def _names(train: list[Record], group: str, kind: str) -> list[str]:
     prefix = f"{group}/{kind}/"
     return [k.removeprefix(prefix) for k in train[0] if k.startswith(prefix)]
+
+
+def _unit(train: list[Record]) -> str:
+    """What a record is of."""
+    steps = max(r.get("steps", 1) for r in train)
+    return "steps" if steps == 1 else f"means of {steps} steps"
 
 
 def _smooth(values: np.ndarray, span: int = 15) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,27 +12,33 @@ from pathlib import Path
 from typing import Any, overload
 
 import jax
-import numpy as np
 
 import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
+from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._run.callbacks import Callback, Start
+from mmpareto_jax.training._run.callbacks import Callback, Callbacks, Start
 from mmpareto_jax.training._run.checkpoint import Checkpoints, Which
-from mmpareto_jax.training._run.metrics import Metrics, read_metrics
+from mmpareto_jax.training._run.metrics import conflict_share, read_metrics
 from mmpareto_jax.training._run.result import Result
 from mmpareto_jax.training._run.step import Program, TrainState, make_program
+from mmpareto_jax.training._run.tally import (
+    Cut,
+    Tally,
+    forget_cut,
+    read_cut,
+    write_cut,
+)
 from mmpareto_jax.training._run.workdir import (
     claim,
     read_config,
     refuse_other_run,
     write_result,
 )
+from mmpareto_jax.training._run.writers import JsonLines, TensorBoard
 from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.registry import make_task
 from mmpareto_jax.training._tasks.settled import config_of, settled
-
-Progress = Callable[[int, int, dict[str, Any]], None]
 
 
 @overload
@@ -41,7 +48,6 @@ def train(
     workdir: str | Path,
     *,
     resume: bool = False,
-    progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Result: ...
 
@@ -53,7 +59,6 @@ def train(
     /,
     *,
     resume: bool = False,
-    progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Result: ...
 
@@ -64,7 +69,6 @@ def train(
     workdir: Any = None,
     *,
     resume: bool = False,
-    progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Trains, and evaluates the checkpoint that was best on validation.
@@ -79,9 +83,7 @@ def train(
         it does not exist.
       resume: go on from the latest checkpoint. The final parameters are bitwise those
         of a run that was not interrupted.
-      progress: called as ``progress(step, num_steps, metrics)`` for every step, one
-        step late, so that the device never waits; metrics are scalars by name.
-      callbacks: hear of the run, in this order.
+      callbacks: hear of the run, in this order, after those that write the files.
 
     Returns:
       The result; its ``state`` is the last one, its scores are the best checkpoint's,
@@ -101,56 +103,46 @@ def train(
     run = _Run(workdir, config, task)
     config, task, program = run.config, run.task, run.program
     claim(workdir, config, resume)
-    with contextlib.closing(run.open_checkpoints()) as checkpoints:
+    hear = Callbacks([JsonLines(), TensorBoard(), *callbacks])
+    with (
+        contextlib.closing(hear),
+        contextlib.closing(run.open_checkpoints()) as checkpoints,
+    ):
         state = program.state
         if resume:
             state = checkpoints.restore(state, "latest") or state
-        start = Start(config, task, program.groups, workdir, int(state.step))
-        for callback in callbacks:
-            callback.on_start(start)
-        with (
-            contextlib.closing(Metrics(workdir, int(state.step))) as metrics,
-            _stop_signals() as stopped,
-        ):
+        first = int(state.step)
+        hear.on_start(Start(config, task, program.groups, workdir, first))
 
-            def on_step(step: int, values: dict[str, Any]) -> None:
-                metrics.write(step, "train", jax.device_get(values))
-                if progress is not None:
-                    progress(step, config.num_steps, values)
-                for callback in callbacks:
-                    callback.on_step(step, values)
+        def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
+            step, score = int(state.step), None
+            if scores is not None:
+                hear.on_epoch(step, scores)
+                score = task.better(scores)
+            hear.on_save(step)
+            checkpoints.save(state, step, score)
 
-            def on_probe(step: int, found: mmp.Probe) -> None:
-                metrics.write(step, "probe", jax.device_get(found).scalars())
-                for callback in callbacks:
-                    callback.on_probe(step, found)
-
-            def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
-                step, score = int(state.step), None
-                if scores is not None:
-                    metrics.write(step, "validation", scores)
-                    score = task.better(scores)
-                    for callback in callbacks:
-                        callback.on_epoch(step, scores)
-                metrics.flush()
-                checkpoints.save(state, step, score)
-
+        with _stop_signals() as stopped:
             state = fit(
                 program,
                 config,
                 task,
                 state,
-                on_step=on_step,
-                on_probe=on_probe,
+                on_step=hear.on_step,
                 on_pause=on_pause,
+                on_tick=hear.on_tick,
+                on_probe=hear.on_probe,
+                on_cut=functools.partial(write_cut, workdir),
+                cut=read_cut(workdir, first),
                 stopped=stopped.is_set,
             )
         result = run.result("best")
-    finished = int(state.step) >= config.num_steps
-    result = dataclasses.replace(result, finished=finished, state=state)
-    write_result(result)
-    for callback in callbacks:
-        callback.on_end(result)
+        finished = int(state.step) >= config.num_steps
+        result = dataclasses.replace(result, finished=finished, state=state)
+        write_result(result)
+        if finished:
+            forget_cut(workdir)
+        hear.on_end(result)
     return result
 
 
@@ -162,22 +154,28 @@ def fit(
     *,
     on_step: Callable[[int, dict[str, Any]], None],
     on_pause: Callable[[TrainState, dict[str, float] | None], None],
+    on_tick: Callable[[int], None] | None = None,
     on_probe: Callable[[int, mmp.Probe], None] | None = None,
+    on_cut: Callable[[Cut], None] | None = None,
+    cut: Cut | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> TrainState:
     """The loop, from `state` to the end of the run.
 
     Args:
       program: the compiled functions.
-      config: length, batch size and seed of the run.
+      config: length, batch size and seed of the run; the steps of a record.
       task: its data.
       state: where to begin.
-      on_step: called with the number and the metrics of every step, one step late, so
-        that the device never waits.
+      on_step: called with the number of the last step of a record, and the record, one
+        step late, so that the device never waits.
       on_pause: called with the state, and its scores on the validation split, at the
         end of each epoch and of the run; and, without scores, where it is stopped.
+      on_tick: called with the number of every step that the device was given.
       on_probe: called with the number of a step and what a probe has seen before it, on
         its batch, every ``config.probe_every`` steps.
+      on_cut: called with the record, which is not complete, where the run is stopped.
+      cut: that of the run that goes on.
       stopped: whether to end the run after the current step.
 
     Returns:
@@ -191,7 +189,7 @@ def fit(
         start_step=start,
         transform=task.transform,
     )
-    pending: dict[str, Any] = {}
+    steps = _Steps(program, on_step, cut)
     for step in range(start + 1, config.num_steps + 1):
         epoch, within = divmod(step - 1, config.steps_per_epoch)
         if program.between_epochs and epoch and not within:
@@ -199,22 +197,69 @@ def fit(
         batch = next(batches)
         due = on_probe and config.probe_every and step % config.probe_every == 0
         probed = program.probe(state, batch) if due else None
-        state, values = program.step(state, batch)
-        if pending:
-            on_step(step - 1, pending)
+        state = steps.take(state, batch)
         if on_probe and probed:
-            on_probe(step, probed)
-        pending = values
-        at_end = step % config.steps_per_epoch == 0 or step == config.num_steps
-        stop = stopped()
+            on_probe(step, jax.device_get(probed))
+        if on_tick:
+            on_tick(step)
+        at_end, stop = config.ends_epoch(step), stopped()
+        if config.ends_record(step):
+            steps.end_record(step)
+        elif stop:
+            if on_cut:
+                on_cut(steps.cut(step))
+            steps.end_record(step)
         if at_end or stop:
-            on_step(step, pending)
-            pending = {}
+            steps.tell()
             held_out = task.data["validation"]
             on_pause(state, program.evaluate(state, held_out) if at_end else None)
         if stop:
             break
     return state
+
+
+class _Steps:
+    """Takes steps, and tells of them in records, each while the next step is taken."""
+
+    def __init__(
+        self,
+        program: Program,
+        on_step: Callable[[int, dict[str, Any]], None],
+        cut: Cut | None,
+    ):
+        self._program, self._on_step = program, on_step
+        self._packing: Tally | None = None
+        self._tally = cut and cut.tally
+        self._count = cut.steps if cut else 0
+        self._ended: Cut | None = None
+
+    def take(self, state: TrainState, batch: Batch) -> TrainState:
+        """The step, then the record before it, if that is complete."""
+        if self._packing is None:
+            self._packing = self._program.tally(state, batch)
+        if self._tally is None:
+            self._tally = self._packing.empty()
+        state, self._tally = self._program.logged(state, self._tally, batch)
+        self._count += 1
+        self.tell()
+        return state
+
+    def end_record(self, step: int) -> None:
+        """The record of the steps up to this one is complete."""
+        self._ended = Cut(step, self._count, self._tally)
+        self._tally, self._count = None, 0
+
+    def tell(self) -> None:
+        """Fetches a complete record, which waits for its last step."""
+        if self._ended is None or self._packing is None:
+            return
+        step, count, tally = self._ended
+        self._ended = None
+        self._on_step(step, self._packing.record(jax.device_get(tally), count))
+
+    def cut(self, step: int) -> Cut:
+        """The record as it is, on the host."""
+        return Cut(step, self._count, jax.device_get(self._tally))
 
 
 def evaluate(
@@ -275,19 +320,14 @@ class _Run:
                 for split in ("validation", "test")
             },
             conflicts={
-                group: float(np.mean(found))
+                group: share
                 for group in self.program.groups.groups
-                if (found := _values(steps, f"{group}/conflict"))
+                if (share := conflict_share(steps, group)) is not None
             },
             groups=self.program.groups,
             measures=self.task.measures,
             state=state,
         )
-
-
-def _values(records: list[dict[str, Any]], name: str) -> list[float]:
-    """Of the records that have one."""
-    return [x for r in records if (x := r.get(name)) is not None]
 
 
 @contextlib.contextmanager

@@ -1,47 +1,12 @@
-"""Metrics of a run: one JSON line per record, and the same for TensorBoard."""
+"""The metrics of a run as they are on disk: one JSON line per record."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from tensorboardX import SummaryWriter
-
-
-class Metrics:
-    """Writes metrics; a resumed run drops what lies after the step it resumes from."""
-
-    def __init__(self, workdir: Path, resume_step: int):
-        self._path = workdir / "metrics.jsonl"
-        kept = [r for r in read_metrics(workdir) if r["step"] <= resume_step]
-        self._path.write_text("".join(_line(r) for r in kept))
-        self._file = self._path.open("a")
-        self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resume_step + 1
-        )
-
-    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """Appends one record: scalars by name."""
-        record = {k: _plain(v) for k, v in values.items()}
-        self._file.write(_line({"step": step, "split": split, **record}))
-        for name, value in record.items():
-            if value is not None:
-                # TensorBoard has no "+" in its names.
-                tag = f"{split}/{name.replace('+', '_')}"
-                self._board.add_scalar(tag, float(value), step)
-
-    def flush(self) -> None:
-        """Brings everything to the files."""
-        self._file.flush()
-        self._board.flush()
-
-    def close(self) -> None:
-        """Closes the files."""
-        self._file.close()
-        self._board.close()
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
@@ -54,9 +19,11 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
         records.
 
     Returns:
-      For each record a dict: "step", "split" ("train" at every step, "validation" at
-      the end of an epoch and of the run, "probe" every ``probe_every`` steps), and
-      numbers and bools by name, None for what was not finite.
+      For each record a dict: "step", "split" ("train" every ``log_every`` steps and
+      where an epoch ends, "validation" at the end of an epoch and of the run, "probe"
+      every ``probe_every`` steps), and numbers and bools by name, None for what was not
+      finite. One of split "train" is the mean over "steps" steps, which is left out
+      where it is 1; ``Callback.on_step`` says what it has.
 
     Example:
       >>> import pathlib, tempfile
@@ -80,13 +47,42 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     return records
 
 
-def _plain(value: Any) -> float | bool | None:
+def conflict_share(records: Sequence[Mapping[str, Any]], group: str) -> float | None:
+    """The share of steps with a conflict, whatever the records are means of.
+
+    Args:
+      records: of ``read_metrics``, of split "train".
+      group: of parameters, by its name in the records.
+
+    Returns:
+      From 0 to 1, of the steps that found weights; None where none did.
+
+    Example:
+      >>> from mmpareto_jax.training import conflict_share
+      >>> records = [
+      ...     {"step": 4, "steps": 4, "a+b/conflict": 0.25},
+      ...     {"step": 5, "a+b/conflict": True},
+      ... ]
+      >>> conflict_share(records, "a+b")
+      0.4
+    """
+    name, conflicts, steps = f"{group}/conflict", 0, 0
+    for record in records:
+        if (share := record.get(name)) is not None:
+            number = int(record.get(f"{name}_count", record.get("steps", 1)))
+            conflicts += round(share * number)  # a mean of so many zeros and ones
+            steps += number
+    return conflicts / steps if steps else None
+
+
+def line(record: Mapping[str, Any]) -> str:
+    """A record as it stands in the file, which ``read_metrics`` reads."""
+    return json.dumps(record) + "\n"
+
+
+def plain(value: Any) -> float | bool | None:
+    """A scalar as JSON has it: no NaN, no infinity."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, bool):
         return value
-    # JSON has no NaN: a share of no weight is null.
     return float(value) if math.isfinite(value) else None
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record) + "\n"

@@ -24,6 +24,7 @@ from mmpareto_jax.training._run.gradients import (
     probe_of,
 )
 from mmpareto_jax.training._run.optimizer import optimizer
+from mmpareto_jax.training._run.tally import Tally
 from mmpareto_jax.training._tasks.base import Task
 
 
@@ -53,8 +54,11 @@ class Program(NamedTuple):
       state: the state before the first step.
       step: (state, batch) -> (state, metrics); donates the state. Metrics are
         scalars by name: losses, measures, and the diagnostics of every group.
-      step_each: (states of several runs, stacked; their batches, stacked) -> (states,
-        metrics): the steps of all; donates the states.
+      tally: (state, batch) -> how the step's metrics are packed; computes nothing.
+      logged: (state, tally, batch) -> (state, tally with this step's metrics): the same
+        step, whose metrics stay on the device; donates the state.
+      logged_each: ``logged`` of several runs, whose states, tallies and batches are
+        stacked.
       probe: (state, batch) -> what ``mmp.probe`` sees of the task's objectives and of
         the update of this step, which it does not make.
       evaluate: (state, examples) -> name -> float: losses and measures of all.
@@ -70,7 +74,9 @@ class Program(NamedTuple):
     groups: mmp.ObjectiveGroups
     state: TrainState
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
-    step_each: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+    tally: Callable[[TrainState, Batch], Tally]
+    logged: Callable[[TrainState, Any, Batch], tuple[TrainState, jax.Array]]
+    logged_each: Callable[[TrainState, Any, Batch], tuple[TrainState, jax.Array]]
     probe: Callable[[TrainState, Batch], mmp.Probe]
     evaluate: Callable[[TrainState, Source], dict[str, float]]
     evaluate_each: Callable[[TrainState, Source], list[dict[str, float]]]
@@ -164,6 +170,18 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         )
         return after, metrics
 
+    compiled = jax.jit(step, donate_argnums=0)
+
+    def tally_of(state: TrainState, batch: Batch) -> Tally:
+        return Tally.of(jax.eval_shape(compiled, state, batch)[1])
+
+    def logged(
+        state: TrainState, tally: Any, batch: Batch
+    ) -> tuple[TrainState, jax.Array]:
+        # The compiled one, which `tally_of` has traced already.
+        after, metrics = compiled(state, batch)
+        return after, Tally.of(metrics).add(tally, metrics)
+
     @jax.jit
     def sums_of_batch(params: Any, rest: Any, batch: Batch) -> Any:
         model = nnx.merge(eval_graphdef, params, rest, copy=True)
@@ -231,8 +249,10 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         TrainState(
             jnp.zeros((), jnp.int32), params, rest, begin(params, config.seed), memory
         ),
-        jax.jit(step, donate_argnums=0),
-        jax.jit(jax.vmap(step), donate_argnums=0),
+        compiled,
+        tally_of,
+        jax.jit(logged, donate_argnums=0),
+        jax.jit(jax.vmap(logged), donate_argnums=0),
         # A program of its own, so that the step is the same with it and without.
         jax.jit(probe),
         evaluate,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mmpareto_jax.training._described.names import shortened
 from mmpareto_jax.training._study.comparison import Comparison
 from mmpareto_jax.training._study.run_once import Record
 from mmpareto_jax.training._study.scores import (
@@ -88,7 +89,7 @@ def summarize(
       >>> measures = [training.Measure("accuracy/joint", "multimodal")]
       >>> rows = training.summarize(plan, records, measures)
       >>> print(training.markdown(rows, measures))
-      | method | lr | multimodal | − uniform | − uniform-gamma |
+      | method | lr | multimodal ↑ | − uniform | − uniform-gamma |
       |---|---|---|---|---|
       | mmpareto | 0.1 | 85.5 ± 0.7 | +4.5 [-1.9, +10.9], p = 0.070 |  |
       | uniform | 0.1 | 81.0 ± 1.4 |  |  |
@@ -144,6 +145,30 @@ def summarize(
     return rows
 
 
+def titled(measure: Measure) -> str:
+    """What people call the measure, and which way is better."""
+    return f"{measure.title} {'↑' if measure.higher else '↓'}"
+
+
+def legend(measures: Sequence[Measure]) -> str:
+    """The sentence that says what their values are."""
+    ways = {measure.higher for measure in measures}
+    said = [
+        f"{'↑' if way else '↓'} {'more' if way else 'less'} is better"
+        for way in (True, False)
+        if way in ways
+    ]
+    if any(measure.percent for measure in measures):
+        said.append("shares are in %")
+    if any(measure.name == "score/mean" for measure in measures):
+        said.append(
+            "the score is 100 times the mean logarithm of the tasks' measures, so that "
+            "1 more is 1 % better"
+        )
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def markdown(
     rows: Sequence[Row],
     measures: Sequence[Measure],
@@ -178,12 +203,12 @@ def table_cells(
     """The cells of ``markdown``'s table, its head first."""
     probes = list(rows[0].probes)
     several = any(row.rank is not None for row in rows)
-    head = ["method", "lr", *(m.title for m in measures)]
-    head += ["Δp %", "mean rank"] if several else []
-    head += [f"{k}, probe" for k in probes]
+    head = ["method", "lr", *map(titled, measures)]
+    head += ["Δp % ↑", "mean rank ↓"] if several else []
+    head += [f"{k}, probe ↑" for k in probes]
     head += [f"− {r}" for r in _REFERENCES]
     groups = list({g: None for row in rows for g in row.conflict})
-    head += [f"conflicts, {g} %" for g in groups]
+    head += [f"conflicts, {shortened(g)} %" for g in groups]
     head += ["time of a step"] if times else []
     lines = [head]
     for row in _best_first(rows, measures[0]):

@@ -1,4 +1,4 @@
-"""Runs of one method side by side in one program, where that is faster."""
+"""Runs of one method side by side, in one program; and whether that is faster."""
 
 from __future__ import annotations
 
@@ -70,22 +70,24 @@ def run_together(
     Returns:
       Their records, in the same order; "together" is the number of runs.
     """
-    alone = len(configs) == 1
-    if not alone:
-        keep_compiled(cache)
-        alone = program_of(configs[0], task)[1].between_epochs is not None
-    if alone:
-        return [run_once(c, task=task, cache=cache, inspect=inspect) for c in configs]
-    try:
-        return _side_by_side(configs, task, inspect)
-    except jax.errors.JaxRuntimeError as error:
-        if not _is_of_memory(error):
-            raise
-    half = len(configs) // 2
+    if len(configs) == 1:
+        return [run_once(configs[0], task=task, cache=cache, inspect=inspect)]
+    keep_compiled(cache)
+    made, program = program_of(configs[0], task)
+    size = 1
+    if program.between_epochs is None:
+        try:
+            return _records(program, made, configs, inspect)
+        except jax.errors.JaxRuntimeError as error:
+            if not _is_of_memory(error):
+                raise
+        size = -(-len(configs) // 2)
     return [
         record
-        for some in (configs[:half], configs[half:])
-        for record in run_together(some, task=task, cache=cache, inspect=inspect)
+        for begin in range(0, len(configs), size)
+        for record in run_together(
+            configs[begin : begin + size], task=task, cache=cache, inspect=inspect
+        )
     ]
 
 
@@ -103,125 +105,131 @@ def measure(
       cache: as of ``run_once``.
     """
     keep_compiled(cache)
-    settled, program = program_of(configs[0], task)
+    made, program = program_of(configs[0], task)
     runs = len(configs)
     if runs == 1 or program.between_epochs is not None:
         return Measured(1, None)
     start = time.perf_counter()
-    one = _Steps(program, settled, configs[:1])
-    compiling, single = time.perf_counter() - start, one.seconds()
+    one = _One(program, made, configs[0])
+    jax.block_until_ready(one.take())
+    compiling, single = time.perf_counter() - start, _seconds(one)
     if compiling > runs * configs[0].num_steps * single:
         return Measured(1, None)
     try:
-        return Measured(runs, _ratio(one, _Steps(program, settled, configs)))
+        return Measured(runs, _ratio(one, _Many(program, made, configs)) / runs)
     except jax.errors.JaxRuntimeError as error:
         if not _is_of_memory(error):
             raise
     return measure(configs[: runs // 2], task=task, cache=cache)
 
 
-def _ratio(one: _Steps, many: _Steps) -> float:
+def _ratio(one: _One, many: _Many) -> float:
+    """The time of a step of many, over that of a step of one."""
+    jax.block_until_ready(many.take())
     # In turn, so that other load on the machine falls on both alike.
-    times = [(one.seconds(), many.seconds()) for _ in range(_REPEATS)]
+    times = [(_seconds(one), _seconds(many)) for _ in range(_REPEATS)]
     alone, together = (statistics.median(x) for x in zip(*times, strict=True))
-    return float(together / (many.runs * alone))
+    return together / alone
 
 
-class _Steps:
-    """Steps of runs that go on and on; the first one, which compiles, is done."""
+def _seconds(steps: _One | _Many) -> float:
+    """Of a step, with the making of its batch."""
+    start = time.perf_counter()
+    jax.block_until_ready([steps.take() for _ in range(_STEPS)])
+    return (time.perf_counter() - start) / _STEPS
+
+
+class _One:
+    """A run's steps, as ``fit`` takes them."""
+
+    def __init__(self, program: Program, task: Task, config: Config):
+        self._step = program.logged
+        self._state = program.restart(config.seed, config.lr)
+        self._batches = _order(task, config)
+        example = next(_order(task, config))
+        self._empty = program.tally(self._state, example).empty()
+
+    def take(self) -> jax.Array:
+        """A step; its metrics, packed."""
+        batch = next(self._batches)
+        self._state, tally = self._step(self._state, self._empty, batch)
+        return tally
+
+
+class _Many:
+    """The steps of several runs.
+
+    Attributes:
+      state: of all, stacked.
+      packing: how the metrics of one are packed.
+    """
 
     def __init__(self, program: Program, task: Task, configs: Sequence[Config]):
-        self.runs = len(configs)
-        if self.runs == 1:
-            (config,) = configs
-            self._step = program.step
-            self._state = program.restart(config.seed, config.lr)
-            self._batches = _orders(task, configs)[0]
-        else:
-            self._step = program.step_each
-            self._state = _stacked(program, configs)
-            self._batches = _side_by_side_batches(task, configs)
-        self._go(1)
+        first = [program.restart(config.seed, config.lr) for config in configs]
+        self.packing = program.tally(first[0], next(_order(task, configs[0])))
+        self.state: TrainState = jax.tree.map(lambda *x: jnp.stack(x), *first)
+        self._step = program.logged_each
+        self._orders = [_order(task, config) for config in configs]
+        self._empty = np.stack([self.packing.empty()] * len(configs))
 
-    def _go(self, steps: int) -> None:
-        for _ in range(steps):
-            self._state, _ = self._step(self._state, next(self._batches))
-        jax.block_until_ready(self._state.step)
-
-    def seconds(self) -> float:
-        """Of a step, with the making of its batch."""
-        start = time.perf_counter()
-        self._go(_STEPS)
-        return (time.perf_counter() - start) / _STEPS
+    def take(self) -> jax.Array:
+        """A step of each; their metrics, packed and stacked."""
+        batches = [next(order) for order in self._orders]
+        batch = jax.tree.map(lambda *x: np.stack(x), *batches)
+        self.state, tally = self._step(self.state, self._empty, batch)
+        return tally
 
 
-def _side_by_side(
-    configs: Sequence[Config], task: Task | None, inspect: bool
+def _order(task: Task, config: Config) -> Iterator[Batch]:
+    """The batches of a run."""
+    return train_batches(
+        task.data["train"],
+        batch_size=config.batch_size,
+        seed=config.seed,
+        transform=task.transform,
+    )
+
+
+def _records(
+    program: Program, task: Task, configs: Sequence[Config], inspect: bool
 ) -> list[Record]:
-    config, runs = configs[0], len(configs)
-    task, program = program_of(config, task)
-    start = time.perf_counter()
-    state, batches = _stacked(program, configs), _side_by_side_batches(task, configs)
-    best = jax.tree.map(jnp.copy, state)
+    """Trains all of them at once."""
+    start, runs, config = time.perf_counter(), len(configs), configs[0]
+    many = _Many(program, task, configs)
+    best = jax.tree.map(jnp.copy, many.state)
     merits, validation = np.full(runs, -np.inf), [dict[str, float]() for _ in configs]
-    steps = []
-    for number in range(1, config.num_steps + 1):
-        state, values = program.step_each(state, next(batches))
-        steps.append(values)
-        if number % config.steps_per_epoch and number != config.num_steps:
+    tallies = []
+    for step in range(1, config.num_steps + 1):
+        tallies.append(many.take())
+        if not config.ends_epoch(step):
             continue
-        scores = program.evaluate_each(state, task.data["validation"])
+        scores = program.evaluate_each(many.state, task.data["validation"])
         found = np.array([merit(task, x) for x in scores])
-        better = found >= merits
-        best = _chosen(better, state, best)
-        merits = np.where(better, found, merits)
+        wins = found >= merits
+        best = _chosen(wins, many.state, best)
+        merits = np.where(wins, found, merits)
         validation = [
-            x if wins else kept
-            for x, kept, wins in zip(scores, validation, better, strict=True)
+            new if won else old
+            for new, old, won in zip(scores, validation, wins, strict=True)
         ]
-    seen = jax.device_get(steps)
+    seen = jax.device_get(tallies)
     seconds = (time.perf_counter() - start) / runs
 
-    def record(i: int) -> Record:
-        last, own = (jax.tree.map(lambda x: x[i], x) for x in (state, best))
-        metrics = [{k: x[i] for k, x in values.items()} for values in seen]
-        trained = Trained(last, own, validation[i], metrics, seconds)
-        return record_of(program, task, configs[i], trained, inspect)
+    def record(run: int) -> Record:
+        last, own = jax.tree.map(lambda x: x[run], (many.state, best))
+        steps = [many.packing.record(tally[run], 1) for tally in seen]
+        trained = Trained(last, own, validation[run], steps, seconds)
+        return record_of(program, task, configs[run], trained, inspect)
 
-    return [record(i) | {"together": runs} for i in range(runs)]
-
-
-def _stacked(program: Program, configs: Sequence[Config]) -> TrainState:
-    """The first states of the runs."""
-    states = [program.restart(config.seed, config.lr) for config in configs]
-    found: TrainState = jax.tree.map(lambda *x: jnp.stack(x), *states)
-    return found
-
-
-def _orders(task: Task, configs: Sequence[Config]) -> list[Iterator[Batch]]:
-    """The batches of each run."""
-    return [
-        train_batches(
-            task.data["train"],
-            batch_size=config.batch_size,
-            seed=config.seed,
-            transform=task.transform,
-        )
-        for config in configs
-    ]
-
-
-def _side_by_side_batches(task: Task, configs: Sequence[Config]) -> Iterator[Batch]:
-    for batches in zip(*_orders(task, configs), strict=True):
-        yield jax.tree.map(lambda *x: np.stack(x), *batches)
+    return [record(run) | {"together": runs} for run in range(runs)]
 
 
 @jax.jit
-def _chosen(better: jax.Array, new: TrainState, old: TrainState) -> TrainState:
+def _chosen(wins: jax.Array, new: TrainState, old: TrainState) -> TrainState:
     """By run the new state, or the old one."""
 
     def choose(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        return jnp.where(wins.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
     found: TrainState = jax.tree.map(choose, new, old)
     return found

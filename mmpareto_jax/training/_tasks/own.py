@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -283,7 +284,7 @@ def shapes_of(
 
 
 def _default_encoder(shape: tuple[int, ...], width: int, rngs: nnx.Rngs) -> Any:
-    return default_encoder(shape, width, rngs=rngs)
+    return default_encoder(shape, width, jnp.float32, rngs)
 
 
 def _check_splits(name: str, data: Mapping[str, Source]) -> None:

@@ -1,0 +1,54 @@
+"""Examples that are rows of arrays already: copied, some of them at a time."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mmpareto_jax.data.sources._files import array_path
+from mmpareto_jax.data.sources._index import write_index, write_report
+from mmpareto_jax.data.sources._plan import Plan
+from mmpareto_jax.data.sources._rows import blocks
+
+
+def copy(
+    plan: Plan, out: Path, progress: Callable[[int, int, int], None] | None
+) -> None:
+    """Writes the arrays of a plan that has copies; the index comes last.
+
+    Args:
+      plan: what is to be copied.
+      out: where the files go.
+      progress: called as ``progress(done, total, left out)`` with numbers of rows.
+
+    Raises:
+      ValueError: the files would replace those that are copied.
+    """
+    write_report(plan, out, plan.examples, plan.problems)
+    sizes = collections.Counter(example.split for example in plan.examples)
+    done = 0
+    total = sum(sizes[split] for split, _ in plan.copies)
+    opened = array = None
+    for (split, name), found in plan.copies.items():
+        if array is None or found.open is not opened:  # several splits of one array
+            opened, array = found.open, found.open()
+        source = getattr(array, "filename", None)  # of one that is mapped into memory
+        if source is not None and Path(source).parent.samefile(out):
+            raise ValueError(f"prepare: {out} holds what is to be copied: name another")
+        file = np.lib.format.open_memmap(
+            array_path(out, split, name),
+            "w+",
+            dtype=found.dtype,
+            shape=(sizes[split], *array.shape[1:]),
+        )
+        for start, block in blocks(array, found.rows):
+            file[start : start + len(block)] = block
+            if progress is not None:
+                left_out = len(plan.problems)
+                progress(done + start + len(block), total, left_out)
+        file.flush()
+        done += sizes[split]
+    write_index(plan, out, plan.examples, list(plan.copies), len(plan.problems))

@@ -1,0 +1,125 @@
+"""What happens to a run's metrics between two records: all of it on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Rows of a tally.
+_SUM, _COUNT, _LOW, _HIGH = range(4)
+_CUT = "unfinished_record.npz"
+
+
+class Tally(NamedTuple):
+    """How the metrics of an interval of steps are packed into one array [4, M].
+
+    Its rows are the sum, the count, the least and the largest of the finite values of
+    each metric. One array is one transfer.
+
+    Attributes:
+      names: of the metrics, in the order of the array's columns.
+      flags: the names of those that are bools.
+      dtype: of the array, which holds every metric as it is.
+    """
+
+    names: tuple[str, ...]
+    flags: frozenset[str]
+    dtype: Any
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Any]) -> Tally:
+        """Of metrics of these names and dtypes."""
+        dtypes = {name: np.dtype(x.dtype) for name, x in metrics.items()}
+        return cls(
+            tuple(dtypes),
+            frozenset(name for name, dtype in dtypes.items() if dtype.kind == "b"),
+            jnp.result_type(jnp.float32, *dtypes.values()),
+        )
+
+    def empty(self) -> np.ndarray:
+        """The tally of no step."""
+        column = np.array([0, 0, np.inf, -np.inf], self.dtype)
+        return np.repeat(column[:, None], len(self.names), axis=1)
+
+    def add(self, tally: Any, metrics: Mapping[str, jax.Array]) -> jax.Array:
+        """The tally with a step more; part of the step's program."""
+        values = jnp.stack([metrics[name].astype(self.dtype) for name in self.names])
+        there = jnp.isfinite(values)
+        return jnp.stack(
+            [
+                tally[_SUM] + jnp.where(there, values, 0),
+                tally[_COUNT] + there,
+                jnp.where(there, jnp.minimum(tally[_LOW], values), tally[_LOW]),
+                jnp.where(there, jnp.maximum(tally[_HIGH], values), tally[_HIGH]),
+            ]
+        )
+
+    def record(self, tally: np.ndarray, steps: int) -> dict[str, Any]:
+        """The metrics of an interval.
+
+        Args:
+          tally: of its steps, fetched.
+          steps: how many these are.
+
+        Returns:
+          Name -> the mean of the finite values, None where there are none; of a single
+          step the value itself, a bool where it is one. Of more steps also "steps",
+          the least cosine and the largest magnitude factor, and how many steps a share
+          of conflicts is of, where it is not of all.
+        """
+        found: dict[str, Any] = {}
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            means = tally[_SUM].astype(np.float64) / tally[_COUNT]
+        for column, name in enumerate(self.names):
+            mean, count = float(means[column]), int(tally[_COUNT, column])
+            found[name] = mean if np.isfinite(mean) else None
+            if steps == 1:
+                if name in self.flags and count:
+                    found[name] = bool(mean)
+                continue
+            if name.endswith("/cosine") and count:
+                found[f"{name}_min"] = float(tally[_LOW, column])
+            if name.endswith("/magnitude") and count:
+                found[f"{name}_max"] = float(tally[_HIGH, column])
+            if name.endswith("/conflict") and count != steps:
+                found[f"{name}_count"] = count
+        return found if steps == 1 else {"steps": steps, **found}
+
+
+class Cut(NamedTuple):
+    """A record that is not complete, where a run was stopped: it goes on with it.
+
+    Attributes:
+      step: the last one.
+      steps: how many they are.
+      tally: of these.
+    """
+
+    step: int
+    steps: int
+    tally: Any
+
+
+def write_cut(workdir: Path, cut: Cut) -> None:
+    """Leaves it for the run that goes on."""
+    np.savez(workdir / _CUT, **cut._asdict())
+
+
+def read_cut(workdir: Path, step: int) -> Cut | None:
+    """What a run that goes on from this step has to go on with, if anything."""
+    path = workdir / _CUT
+    if not path.exists():
+        return None
+    with np.load(path) as found:
+        cut = Cut(int(found["step"]), int(found["steps"]), found["tally"])
+    return cut if cut.step == step else None
+
+
+def forget_cut(workdir: Path) -> None:
+    """Of a run that is over."""
+    (workdir / _CUT).unlink(missing_ok=True)

@@ -1,0 +1,175 @@
+"""Callbacks that write: JSON lines, TensorBoard events, Weights & Biases."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+import mmpareto_jax as mmp
+from mmpareto_jax.training._run.callbacks import Callback, Start
+from mmpareto_jax.training._run.metrics import line, plain, read_metrics
+
+if TYPE_CHECKING:
+    from mmpareto_jax.training._run.result import Result
+
+
+class _Writer(Callback):
+    """Writes what it hears of as records: a step, a split, and scalars by name."""
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Writes one record, of plain values."""
+        raise NotImplementedError
+
+    def on_step(self, step: int, metrics: dict[str, Any]) -> None:
+        self.write(step, "train", metrics)
+
+    def on_probe(self, step: int, probe: mmp.Probe) -> None:
+        self.write(step, "probe", {k: plain(x) for k, x in probe.scalars().items()})
+
+    def on_epoch(self, step: int, scores: dict[str, float]) -> None:
+        self.write(step, "validation", {k: plain(x) for k, x in scores.items()})
+
+
+class JsonLines(_Writer):
+    """Writes ``WORKDIR/metrics.jsonl``, for ``read_metrics``; ``train`` has one.
+
+    A run that goes on drops the records that it writes again: what lies after its
+    checkpoint, and a mean that was cut off there.
+
+    Example:
+      >>> import pathlib, tempfile, types
+      >>> from mmpareto_jax.training import Config, JsonLines, read_metrics
+      >>> with tempfile.TemporaryDirectory() as name:
+      ...     writer, workdir = JsonLines(), pathlib.Path(name)
+      ...     start = types.SimpleNamespace(config=Config(), workdir=workdir, step=0)
+      ...     writer.on_start(start)
+      ...     writer.on_step(1, {"loss/joint": 2.5})
+      ...     writer.close()
+      ...     read_metrics(workdir)
+      [{'step': 1, 'split': 'train', 'loss/joint': 2.5}]
+    """
+
+    _file: TextIO | None = None
+
+    def on_start(self, run: Start) -> None:
+        kept = [r for r in read_metrics(run.workdir) if r["step"] <= run.step]
+        if kept and _is_cut(run) and kept[-1]["split"] == "train":
+            kept.pop()
+        path = run.workdir / "metrics.jsonl"
+        path.write_text("".join(map(line, kept)))
+        self._file = path.open("a")
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        assert self._file is not None
+        self._file.write(line({"step": step, "split": split, **values}))
+
+    def on_save(self, step: int) -> None:  # noqa: ARG002
+        assert self._file is not None
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class TensorBoard(_Writer):
+    """Writes ``WORKDIR/tensorboard``: each record as one event; ``train`` has one.
+
+    Example:
+      >>> import pathlib, tempfile, types
+      >>> from mmpareto_jax.training import Config, TensorBoard
+      >>> with tempfile.TemporaryDirectory() as name:
+      ...     writer, workdir = TensorBoard(), pathlib.Path(name)
+      ...     start = types.SimpleNamespace(config=Config(), workdir=workdir, step=0)
+      ...     writer.on_start(start)
+      ...     writer.on_step(1, {"joint+audio/cosine": 0.5})
+      ...     writer.close()
+      ...     (file,) = (workdir / "tensorboard").iterdir()
+      ...     b"train/joint_audio/cosine" in file.read_bytes()
+      True
+    """
+
+    _file: Any = None
+
+    def on_start(self, run: Start) -> None:
+        folder = run.workdir / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"))
+        # What a run that goes on writes again is hidden.
+        first = run.step if _is_cut(run) else run.step + 1
+        began = SessionLog(status=SessionLog.START)
+        self._write(first, session_log=began)
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        # TensorBoard has no "+" in its names.
+        found = [
+            Summary.Value(tag=f"{split}/{k.replace('+', '_')}", simple_value=x)
+            for k, x in values.items()
+            if x is not None
+        ]
+        self._write(step, summary=Summary(value=found))
+
+    def _write(self, step: int, **what: Any) -> None:
+        self._file.write_event(Event(step=step, wall_time=time.time(), **what))
+
+    def on_save(self, step: int) -> None:  # noqa: ARG002
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class WeightsAndBiases(_Writer):
+    """Logs to Weights & Biases; needs ``pip install wandb``.
+
+    A run that goes on goes on there, too: by its id, in ``WORKDIR/wandb-id``. Test
+    scores are the run's summary.
+
+    Args:
+      project: where the run is to appear.
+      **options: others of ``wandb.init``, such as ``entity``, ``mode`` or ``tags``.
+
+    Raises:
+      ImportError: wandb is not installed.
+    """
+
+    _run: Any = None
+
+    def __init__(self, project: str, **options: Any):
+        self._wandb = importlib.import_module("wandb")
+        self._options = {"project": project, **options}
+        self._failed = True
+
+    def on_start(self, run: Start) -> None:
+        kept = run.workdir / "wandb-id"
+        own: dict[str, Any] = {"dir": str(run.workdir), "name": run.workdir.name}
+        if run.step and kept.exists():
+            own |= {"id": kept.read_text(), "resume": "allow"}
+        own["config"] = run.config.to_dict()
+        self._run = self._wandb.init(**{**own, **self._options})
+        kept.write_text(self._run.id)
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        found = {f"{split}/{k}": x for k, x in values.items() if x is not None}
+        self._run.log(found, step=step)
+
+    def on_end(self, result: Result) -> None:
+        scores = {f"test/{k}": plain(x) for k, x in result.scores["test"].items()}
+        self._run.summary.update(scores)
+        self._failed = False
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=int(self._failed))
+
+
+def _is_cut(run: Start) -> bool:
+    """Whether it goes on within the steps of a record."""
+    return run.step > 0 and not run.config.ends_record(run.step)
