@@ -77,7 +77,7 @@ def test_holm():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--settings", "no"], "settings: expected some of"),
+        (["--settings", "no"], "unknown setting no"),
         (["--workers", "0"], "--workers: expected at least 1"),
         (["--seeds", "1"], "seeds: expected at least 2"),
     ],
