@@ -1,4 +1,4 @@
-"""The published data sets by name, for those that read, learn and offer them.
+"""The data sets that can be prepared, for those that read, learn and offer them.
 
 Beside `data.sources`, which reads them, since importing that package takes a second,
 and ``mmpareto --help`` has these names too.
@@ -6,9 +6,10 @@ and ``mmpareto --help`` has these names too.
 
 from typing import Literal, get_args
 
-# Several modalities of one label, and several questions about one image.
+# Several modalities of one label, those of "arrays" a person's own; and several
+# questions about one image.
 PublishedModalities = Literal[
-    "crema-d", "kinetics-sounds", "colored-digits", "modelnet40", "ucf-101"
+    "crema-d", "kinetics-sounds", "colored-digits", "modelnet40", "ucf-101", "arrays"
 ]
 PublishedTasks = Literal["nyuv2", "cityscapes"]
 

@@ -1,4 +1,4 @@
-"""The command ``mmpareto``: train, evaluate, plot, report, compare, sweep, prepare.
+"""The command ``mmpareto``: train, evaluate, plot, report, compare, sweep, prepare, ...
 
 Heavy imports are inside the commands, so that ``--help`` and mistakes answer at once.
 """
@@ -11,7 +11,10 @@ from collections.abc import Sequence
 
 from mmpareto_jax._cli import commands as _commands
 from mmpareto_jax._cli import completion as _completion
-from mmpareto_jax._cli.parser import USAGE_ERROR, make_parser
+from mmpareto_jax._cli import explain as _explain
+from mmpareto_jax._cli import member as _member
+from mmpareto_jax._cli.answers import USAGE_ERROR
+from mmpareto_jax._cli.parser import make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,9 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments; by default the process's own.
 
     Returns:
-      The exit code: 0, 2 for a mistake in the call, 130 after Ctrl-C.
+      The exit code: 0, 1 where ``check`` finds something, 2 for a mistake in the call,
+      130 after Ctrl-C.
     """
     try:
+        if "" not in sys.path:
+            sys.path.append("")  # tasks are named by modules of this directory, too
         parser = make_parser()
         arguments = vars(parser.parse_args(argv))
         command = arguments.pop("command")
@@ -39,11 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             "compare": _commands.compare,
             "sweep": _commands.sweep,
             "prepare": _commands.prepare,
+            "methods": _explain.methods,
+            "datasets": _explain.datasets,
+            "check": _commands.check,
         }
+        several = arguments.get("coordinator") or arguments.get("distributed")
+        if several and not _member.is_child():
+            return _member.watch(sys.argv[1:] if argv is None else argv)
+        if several:
+            return _member.compute(lambda: run[command](arguments))
         code: int = run[command](arguments)
     except SystemExit as stop:  # argparse has printed its line or its help
         return int(stop.code or 0)
-    except ValueError as error:
+    except (ValueError, TimeoutError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _commands.INTERRUPTED
@@ -53,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _missing(command: str) -> str:
     """What the command needs and is not installed."""
     train = ("flax", "grain", "orbax", "tensorboardX", "rich", "matplotlib")
-    needed = ("shtab",) if command == "completion" else train
+    few = {"completion": ("shtab",), "methods": (), "datasets": ()}
+    needed = few.get(command, train)
     return ", ".join(x for x in needed if importlib.util.find_spec(x) is None)
 
 

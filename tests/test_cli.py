@@ -1,13 +1,15 @@
 """Tests for the command line: what it prints, its exit codes, one line per mistake."""
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 
-from mmpareto_jax import __version__
+from mmpareto_jax import __version__, training
+from mmpareto_jax._cli.parser import make_parser
 from mmpareto_jax.cli import main
 from mmpareto_jax.training._options.groups import GROUPS
 
@@ -30,6 +32,8 @@ def test_train_prints_the_table_and_where_it_wrote(tmp_path, capsys):
     out = capsys.readouterr().out
     for word in ("pareto", "multimodal", "audio", "visual", "validation", "test"):
         assert word in out
+    assert "multimodal ↑ " in out
+    assert "↑ more is better; shares are in %.\n" in out
     assert "conflicting steps, audio_encoder (joint, audio)" in out
     assert str(path) in out
     assert (path / "figures" / "cosine.png").stat().st_size > 5000
@@ -64,8 +68,9 @@ def test_resume_takes_the_config_of_the_run(workdir):
     [
         (["train", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["train", "--lr", "-1"], "lr: expected a finite number > 0, got -1.0"),
-        (["train", "--method", "x"], "argument --method: invalid choice: 'x'"),
-        (["train", "--unknown"], "unrecognized arguments: --unknown"),
+        (["train", "--method", "x"], "unknown method x; mmpareto methods lists them"),
+        (["train", "--unknown"], "mmpareto train: unknown option --unknown\n"),
+        (["train", "av-digits", "multi-digits"], "unrecognized arguments: multi-digi"),
         (["train", "--resume"], "--resume needs the --workdir"),
         (["train", "--config", "/nowhere.toml"], "config /nowhere.toml"),
         (["train", "--workdir", "WORKDIR"], "already holds a run"),
@@ -73,11 +78,11 @@ def test_resume_takes_the_config_of_the_run(workdir):
         (["evaluate", "/nowhere"], "holds no run"),
         (["plot", "/nowhere"], "holds no metrics"),
         (["report", "/nowhere"], "holds neither a run"),
-        (["plot", "trajectories", "--problem", "x"], "--problem: expected one of toy"),
+        (["plot", "trajectories", "--problem", "x"], "problem x; expected one of toy"),
         (["prepare", "crema-d", "--out", "x"], "prepare: raw: crema-d needs"),
         (
             ["plot", "trajectories", "--methods", "x"],
-            "mmpareto: unknown method 'x'",
+            "mmpareto: unknown method x",
         ),
         ([], "arguments are required: COMMAND"),
     ],
@@ -91,6 +96,80 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, message, workdir, caps
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train --metod X", "train: unknown option --metod; did you mean --method?"),
+        (
+            "train --batchsize=8",
+            "train: unknown option --batchsize; did you mean --b",
+        ),
+        ("train --lr 0.1 -seed 3", "train: unknown option -seed; did you mean --seed?"),
+        ("train av-digit", "train: unknown task av-digit; did you mean av-digits?"),
+        ("train --method mgdaa", "train: unknown method mgdaa; did you mean mgda?"),
+        ("train --method MGDA", "train: unknown method MGDA; did you mean mgda?"),
+        ("train --sharing hart", "train: unknown sharing hart; did you mean hard?"),
+        ("train --precision int8", "unknown precision int8; expected one of f32, bf16"),
+        ("evaluate x --chekpoint best", "evaluate: unknown option --chekpoint; did yo"),
+        ("evaluate x --check best", "evaluate: unknown option --check; did you mean -"),
+        ("plot x --outt y", "plot: unknown option --outt; did you mean --out?"),
+        ("plot trajectories --problem toi", "unknown problem toi; did you mean toy?"),
+        ("report x --ou y", "report: unknown option --ou; did you mean --out?"),
+        ("compare --method x", "compare: unknown option --method; did you mean --meth"),
+        ("compare av-digit", "compare: unknown task av-digit; did you mean av-digits?"),
+        ("compare --methods mgda,pcgrd", "unknown method pcgrd; did you mean pcgrad?"),
+        (
+            "sweep --setings x",
+            "sweep: unknown option --setings; did you mean --set",
+        ),
+        ("sweep --settings widht", "unknown setting widht; did you mean width 16?"),
+        (
+            "prepare crema --out x",
+            "prepare: unknown data set crema; did you mean cr",
+        ),
+        (
+            "prepare crema-d --output x",
+            "prepare: unknown option --output; did you me",
+        ),
+        (
+            "prepare crema-d --out x --classes 8",
+            "unknown classes 8; expected one of ",
+        ),
+        ("methods mgad", "methods: unknown method mgad; did you mean mgda?"),
+        ("datasets --raw", "datasets: unknown option --raw"),
+        ("completion csh", "completion: unknown shell csh; did you mean zsh?"),
+        ("trian", "mmpareto: unknown command trian; did you mean train?"),
+        ("--verson", "mmpareto: unknown option --verson; did you mean --version?"),
+    ],
+)
+def test_the_nearest_right_word_is_named(arguments, message, capsys):
+    assert main(arguments.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("mmpareto")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_what_follows_an_option_or_two_dashes_is_no_option():
+    arguments = vars(make_parser().parse_args(["train", "--audio-snr-db", "-3"]))
+    assert arguments["audio_snr_db"] == -3.0
+    assert make_parser().parse_args(["report", "--", "--odd"]).workdirs == ["--odd"]
+    assert make_parser().parse_args(["train", "--lr=-1"]).lr == -1.0
+
+
+def test_a_task_of_the_users_own_is_module_and_function():
+    assert make_parser().parse_args(["train", "own.module:task"]).task == (
+        "own.module:task"
+    )
+
+
+def test_the_process_own_arguments_are_checked(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["mmpareto", "train", "--metod", "x"])
+    assert main() == 2
+    assert "did you mean --method?" in capsys.readouterr().err
 
 
 def test_module_and_version():
@@ -143,6 +222,7 @@ def test_help_has_each_option_once_under_its_owner(command, without, capsys):
 
 HELP = """
 import sys
+from mmpareto_jax._cli.parser import make_parser
 from mmpareto_jax.cli import main
 assert main(["train", "--help"]) == 0
 print({"jax", "flax", "numpy"} & set(sys.modules))
@@ -154,3 +234,26 @@ def test_help_waits_for_nothing_heavy():
         [sys.executable, "-c", HELP], capture_output=True, text=True, check=True
     )
     assert done.stdout.endswith("set()\n")
+
+
+def test_compare_says_first_how_long_it_is(tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise ValueError("stopped here")
+
+    monkeypatch.setattr(training, "compare", stopped)
+    arguments = ["compare", "--methods", "uniform,mmpareto", "--workdir", str(tmp_path)]
+    assert main(arguments) == 2
+    length = "44 runs: 24 to tune, 20 that count"
+    assert capsys.readouterr().err == f"{length}\nmmpareto: stopped here\n"
+    plan = training.Comparison(
+        training.Config(), ("uniform", "mmpareto"), (0.05, 0.1, 0.2, 0.4)
+    )
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(dataclasses.asdict(plan)))
+    (tmp_path / "runs.jsonl").write_text('{"method": "uniform"}\n' * 3)
+    assert main(arguments) == 2
+    there = f"{length}; 3 are there already"
+    assert capsys.readouterr().err == f"{there}\nmmpareto: stopped here\n"
+    # Those of another comparison are not: it is refused, in one line.
+    assert main([*arguments, "--seeds", "3"]) == 2
+    assert capsys.readouterr().err == "mmpareto: stopped here\n"

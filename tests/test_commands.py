@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -34,8 +35,13 @@ def environment(tmp_path_factory, quick_processes):
         yield
 
 
+# What stands on standard error besides: how long it will take, and how far it is.
+LENGTH = re.compile(r"\d+ (runs: \d+ to tune, \d+ that count|examples)")
+PROGRESS = re.compile(r"[a-z -]+(: \d+ epochs?, \d+ steps|  (epoch )?\d+/\d+ .*)")
+
+
 def mmpareto(*arguments):
-    """What the command prints."""
+    """What the command prints; how far it is goes to standard error, in plain lines."""
     done = subprocess.run(
         [sys.executable, "-m", "mmpareto_jax", *map(str, arguments)],
         capture_output=True,
@@ -43,7 +49,10 @@ def mmpareto(*arguments):
         check=False,
         cwd=pathlib.Path(mmp.__file__).parents[1],
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    told = done.stderr.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert [x for x in told if not (LENGTH.match(x) or PROGRESS.fullmatch(x))] == []
+    assert bool(told) == (arguments[0] in ("train", "compare", "prepare"))
     return done.stdout
 
 
@@ -110,7 +119,12 @@ def test_sweep(tmp_path, monkeypatch, capsys):
     plan = ("--settings", "as it is", "--seeds", "2")
     assert main(["sweep", *plan, "--workdir", str(tmp_path)]) == 0
     assert pools == [2, 2]  # for tuning, and for the final runs
-    assert "| as it is | " in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "| as it is | " in captured.out
+    length, before, after = captured.err.splitlines()
+    assert length == "1 setting, 10 runs of two methods in each"
+    assert before == "sweep  0/1 settings  as it is"
+    assert after.startswith("sweep  1/1 settings  ")
     records = training.read_runs(tmp_path / "as-it-is")
     tuning = [r for r in records if r["seed"] >= 10_000]
     assert (len(tuning), len(records)) == (2 * 3, 2 * 3 + 2 * 2)

@@ -21,7 +21,7 @@ CASES = [
     (
         "",
         {"train", "evaluate", "plot", "report", "compare", "sweep", "prepare"}
-        | {"completion"},
+        | {"check", "completion", "datasets", "methods"},
     ),
     ("tr", {"train"}),
     ("train av", {"av-digits"}),
@@ -33,6 +33,7 @@ CASES = [
     ("train --workdir fol", {"folder"}),
     ("prepare crema-d --raw fol", {"folder"}),
     ("report elsewhere fol", {"folder"}),
+    ("check fol", {"folder"}),
     ("completion ", set(_completion.SHELLS)),
 ]
 
@@ -89,4 +90,4 @@ def test_zsh_reads_it(scripts):
 
 def test_an_unknown_shell(capsys):
     assert main(["completion", "csh"]) == 2
-    assert "invalid choice: 'csh'" in capsys.readouterr().err
+    assert "unknown shell csh; did you mean zsh?" in capsys.readouterr().err

@@ -14,12 +14,13 @@ import sys
 import pytest
 
 import mmpareto_jax as mmp
+from mmpareto_jax._published import PUBLISHED
 from mmpareto_jax._version import __version__
 
 TRAIN = ("flax", "grain", "matplotlib", "orbax", "rich", "sklearn", "soundfile")
 TRAIN += ("tensorboardX", "chex")
 COMMANDS = ("train", "evaluate", "plot", "report", "compare", "sweep", "prepare")
-COMMANDS += ("completion",)
+COMMANDS += ("check", "completion")
 
 
 def loaded(code):
@@ -236,7 +237,7 @@ def test_messages_name_no_helper():
     training = _room("training")
     given = (training.Config, training.Comparison)
     known = {x.name for fields in map(dataclasses.fields, given) for x in fields}
-    known |= set(COMMANDS)
+    known |= {*COMMANDS, *PUBLISHED}
     for name in (*PACKAGES, "training.baselines"):
         known |= set(dir(_room(name)))
     helpers, begun = set(), {}

@@ -5,16 +5,23 @@ Heavy imports are inside the functions, so that ``--help`` and mistakes answer a
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli import progress as _progress
-from mmpareto_jax.training._choices import MULTI_TASK, MethodName
+from mmpareto_jax._cli.devices import Devices
+from mmpareto_jax._cli.nearest import check_names
+from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName, is_own
+from mmpareto_jax.training._described.names import shortened
 
 if TYPE_CHECKING:
-    from mmpareto_jax.training import Config, Result
+    from mmpareto_jax.training import Comparison, Config, Result
 
+FAULTY = 1
 INTERRUPTED = 130
 _OTHERS: tuple[MethodName, ...] = (
     "uniform",
@@ -25,30 +32,53 @@ _OTHERS: tuple[MethodName, ...] = (
     "cagrad",
 )
 COMPARED: tuple[MethodName, ...] = ("joint", *_OTHERS, "nash-mtl")
-COMPARED_TASKS: tuple[MethodName, ...] = ("single-task", *_OTHERS, "nash-mtl")
+COMPARED_LOSSES: tuple[MethodName, ...] = (*_OTHERS, "nash-mtl")
+COMPARED_TASKS: tuple[MethodName, ...] = ("single-task", *COMPARED_LOSSES)
+# How the runs of a comparison are divided among devices and processes.
+DIVISION = ("workers", "together", "num_processes", "process_id", "patience")
 
 
 def train(arguments: dict[str, Any]) -> int:
+    devices = Devices.taken_from(arguments)
     workdir, resume = arguments.pop("workdir"), arguments.pop("resume")
     config = _config(arguments, workdir, resume)
     if workdir is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        workdir = f"runs/{config.task}-{config.method}-seed{config.seed}-{now}"
+        task = config.task.replace(":", ".")
+        workdir = f"runs/{task}-{config.method}-seed{config.seed}-{now}"
+    devices.start()
+    from mmpareto_jax._cli.training_progress import TrainingProgress
     from mmpareto_jax.training import draw_figures, train
+    from mmpareto_jax.training._run.processes import is_first, told
 
-    with _progress.training(config) as callbacks:
-        result = train(config, workdir, resume=resume, callbacks=callbacks)
+    workdir = told(workdir)[0]  # that of the first process, whose clock named it
+    with contextlib.closing(TrainingProgress()) as progress:
+        result = train(
+            config, workdir, resume=resume, callbacks=[progress], **devices.placement
+        )
+    code = 0 if result.finished else INTERRUPTED
+    if not is_first():
+        return code
     files = draw_figures(workdir)
     _print_result(result, [path.name for path in files])
-    if result.finished:
-        return 0
-    print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
-    return INTERRUPTED
+    if code:
+        print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
+    return code
 
 
-def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Config:
-    """Defaults (of the run, when it is resumed) < the file < the flags."""
+def _config(
+    arguments: dict[str, Any],
+    workdir: str | None,
+    resume: bool,
+    methods_of: Callable[[Config], Collection[str]] = lambda config: (config.method,),
+) -> Config:
+    """Defaults (of the run, when it is resumed) < the file < the flags.
+
+    What is given has to be an option of the task and of one of the methods, even where
+    it is given as it is by default.
+    """
     from mmpareto_jax.training._config import Config, load_config
+    from mmpareto_jax.training._options.groups import refuse_unused
 
     values: dict[str, Any] = {}
     if resume:
@@ -58,16 +88,21 @@ def _config(arguments: dict[str, Any], workdir: str | None, resume: bool) -> Con
 
         values = read_config(workdir).to_dict()
     path = arguments.pop("config")
-    if path is not None:
-        values |= load_config(path)
-    values |= {k: v for k, v in arguments.items() if v is not None}
-    return Config(**values)
+    given = load_config(path) if path is not None else {}
+    given |= {k: v for k, v in arguments.items() if v is not None}
+    config = Config(**values | given)
+    options = [k for k in given if k not in ("task", "method")]
+    refuse_unused(options, config.task, methods_of(config))
+    return config
 
 
 def evaluate(arguments: dict[str, Any]) -> int:
+    devices = Devices.taken_from(arguments)
+    devices.start()
     from mmpareto_jax.training import evaluate
 
-    _print_result(evaluate(arguments["workdir"], arguments["checkpoint"]), [])
+    workdir, checkpoint = arguments["workdir"], arguments["checkpoint"]
+    _print_result(evaluate(workdir, checkpoint, **devices.placement), [])
     return 0
 
 
@@ -87,10 +122,8 @@ def _trajectories(arguments: dict[str, Any]) -> int:
     from mmpareto_jax import problems
 
     name, methods = arguments["problem"], arguments["methods"]
-    if name not in problems.PROBLEMS:
-        raise ValueError(
-            f"--problem: expected one of {', '.join(problems.PROBLEMS)}, got {name}"
-        )
+    check_names("problem", [name], problems.PROBLEMS)
+    check_names("method", methods or (), _library_methods())
     problem = problems.PROBLEMS[name]()
     found = problems.compare_trajectories(problem, methods or problems.METHODS)
     path = Path(arguments["out"] or f"{name}.png")
@@ -99,6 +132,12 @@ def _trajectories(arguments: dict[str, Any]) -> int:
     print(found.table())
     print(f"\n{path}")
     return 0
+
+
+def _library_methods() -> list[str]:
+    """The methods that need no trainer."""
+    rules = [*get_args(RuleName), "pareto"]
+    return sorted({*rules, *(rule.replace("-", "_") for rule in rules)})
 
 
 def report(arguments: dict[str, Any]) -> int:
@@ -118,34 +157,44 @@ def report(arguments: dict[str, Any]) -> int:
 def compare(arguments: dict[str, Any]) -> int:
     own = ("methods", "lr_grid", "seeds", "tune_seeds")
     plan = {name: arguments.pop(name) for name in own}
-    workers, workdir = arguments.pop("workers"), arguments.pop("workdir")
-    if workers < 1:
-        raise ValueError(f"--workers: expected at least 1, got {workers}")
-    config = _config(arguments, workdir, resume=False)
+    division = {name: arguments.pop(name) for name in DIVISION}
+    _check_workers(division["workers"])
+    workdir = arguments.pop("workdir")
+
+    def methods_of(config: Config) -> tuple[str, ...]:
+        plan["methods"] = plan["methods"] or _compared(config)
+        return tuple(plan["methods"])
+
+    config = _config(arguments, workdir, resume=False, methods_of=methods_of)
     from pathlib import Path
 
     from mmpareto_jax import training
+    from mmpareto_jax.training._study.records import read_measures
+    from mmpareto_jax.training._study.summary import legend
 
-    if plan["methods"] is None:
-        plan["methods"] = COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
     comparison = training.Comparison(config, **plan)
-    workdir = Path(workdir or f"runs/compare-{config.task}")
-    with _progress.comparison() as progress:
-        records = training.compare(
-            comparison, workdir, workers=workers, progress=progress
-        )
-    measures = training.make_task(config).measures
+    workdir = Path(workdir or f"runs/compare-{config.task.replace(':', '-')}")
+    there = len(training.read_runs(workdir))
+    if not there or training.read_comparison(workdir) == comparison:
+        _progress.announce(_length(comparison, there))
+    with _progress.runs(f"compare {config.task}", done=there) as progress:
+        records = training.compare(comparison, workdir, **division, progress=progress)
+    if division["process_id"]:
+        return _leave_to_the_first(division, workdir)
+    # As it was written: of a task of one's own, with its size.
+    comparison, measures = training.read_comparison(workdir), read_measures(workdir)
     rows = training.summarize(comparison, records, measures)
     times = _step_times(comparison, workdir)
     table = training.markdown(rows, measures, times)
     (workdir / "table.md").write_text(table + "\n")
     (workdir / "runs.csv").write_text(training.csv_text(records))
     figures = training.draw_comparison(rows, records, measures, workdir / "figures")
-    print(f"On test, mean ± s.d. over {comparison.seeds} seeds, shares in %; paired")
+    print(f"On test, mean ± s.d. over {comparison.seeds} seeds; paired differences of")
     print(
-        "differences of the first column with 95 % intervals; time of a step relative"
+        "the first column with 95 % intervals; time of a step relative to that of the"
     )
-    print("to that of the plain sum, without any of the methods' machinery\n")
+    print("plain sum, without any of the methods' machinery.")
+    print(f"{legend(measures)}\n")
     print(table)
     print(f"\nworkdir: {workdir}")
     print("  comparison.json  runs.jsonl  runs.csv  table.md")
@@ -153,17 +202,55 @@ def compare(arguments: dict[str, Any]) -> int:
     return 0
 
 
+def _compared(config: Config) -> tuple[MethodName, ...]:
+    """The methods that are compared where none are named."""
+    if not is_own(config.task):
+        return COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
+    from mmpareto_jax.training import make_task
+
+    # Without modalities of one label there is no joint loss alone to train by.
+    several = make_task(config).detached is None
+    return COMPARED_LOSSES if several else COMPARED
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {workers}")
+
+
+def _leave_to_the_first(division: dict[str, Any], workdir: Any) -> int:
+    this, all_ = division["process_id"], division["num_processes"]
+    print(f"Process {this} of {all_} has done its share; process 0 tells the result.")
+    print(f"\nworkdir: {workdir}")
+    return 0
+
+
+def _length(comparison: Comparison, there: int) -> str:
+    """How many runs a comparison is, and how many of them are there already."""
+    tune = len(comparison.tuning())
+    count = len(comparison.methods) * comparison.seeds
+    text = f"{tune + count} runs: {tune} to tune, {count} that count"
+    return f"{text}; {there} are there already" if there else text
+
+
 def sweep(arguments: dict[str, Any]) -> int:
     from pathlib import Path
 
     from mmpareto_jax import training
 
-    if arguments["workers"] < 1:
-        raise ValueError(f"--workers: expected at least 1, got {arguments['workers']}")
+    _check_workers(arguments["workers"])
     workdir = Path(arguments.pop("workdir"))
     given = {k: v for k, v in arguments.items() if v is not None}
-    with _progress.comparison() as progress:
+    check_names("setting", given.get("settings", ()), training.SETTINGS)
+    settings = given.get("settings", tuple(training.SETTINGS))
+    plan = inspect.signature(training.sweep).parameters
+    each = 2 * (len(plan["lr_grid"].default) + given["seeds"])
+    count = f"{len(settings)} setting{'s' if len(settings) > 1 else ''}"
+    _progress.announce(f"{count}, {each} runs of two methods in each")
+    with _progress.settings() as progress:
         rows = training.sweep(training.Config(), workdir, progress=progress, **given)
+    if given["process_id"]:
+        return _leave_to_the_first(given, workdir)
     table = training.sweep_markdown(rows)
     (workdir / "table.md").write_text(table + "\n")
     training.draw_sweep(rows, workdir / "map.png")
@@ -187,7 +274,8 @@ def prepare(arguments: dict[str, Any]) -> int:
         if option not in options_of(name):
             raise ValueError(f"--{option}: {name} has no such option")
     plan = plan_of(name, raw, **given)
-    with _progress.preparation() as progress:
+    _progress.announce(f"{len(plan.examples)} examples")
+    with _progress.preparation(name) as progress:
         prepared = prepare(plan, out, workers=workers, progress=progress)
     index = prepared.index
     for split, counts in index["counts"].items():
@@ -200,6 +288,23 @@ def prepare(arguments: dict[str, Any]) -> int:
     digest = hashlib.sha256("".join(index["sha256"].values()).encode()).hexdigest()
     print(f"checksum of all arrays: {digest[:16]}")
     print(f"To train: mmpareto train {name} --data {out}")
+    return 0
+
+
+def check(arguments: dict[str, Any]) -> int:
+    from mmpareto_jax.data.sources import check_prepared, open_prepared
+
+    directory = arguments["directory"]
+    faults = check_prepared(directory)
+    for fault in faults:
+        print(f"{directory}: {fault}")
+    if faults:
+        return FAULTY
+    for split, arrays in open_prepared(directory).arrays.items():
+        shown = (f"{name} {x.dtype} {list(x.shape[1:])}" for name, x in arrays.items())
+        print(
+            f"{split}: {len(next(iter(arrays.values())))} examples: {', '.join(shown)}"
+        )
     return 0
 
 
@@ -223,6 +328,8 @@ def _print_result(result: Result, figures: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mmpareto_jax.training._study.summary import legend, titled
+
     shares = all(measure.percent for measure in result.measures)
     title = f"{result.config.method}{', in %' if shares else ''}"
     table = Table(box=box.SIMPLE_HEAD, title=title)
@@ -233,14 +340,16 @@ def _print_result(result: Result, figures: list[str]) -> None:
         values = [measure.shown(s[measure.name]) for s in result.scores.values()]
         unit = ", %" if measure.percent and not shares else ""
         shown = [f"{x:.1f}" if measure.percent else f"{x:.4g}" for x in values]
-        table.add_row(f"{measure.title}{unit}", *shown)
+        table.add_row(f"{titled(measure)}{unit}", *shown)
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    print(legend(result.measures))
     note = " on validation" if result.checkpoint == "best" else ""
     print(f"checkpoint: step {result.step}, the {result.checkpoint}{note}")
     for group, share in result.conflicts.items():
         where, objectives = result.groups.describe(group)
-        print(f"conflicting steps, {where} ({objectives}): {100 * share:.1f} %")
+        names = shortened(objectives, between=", ")
+        print(f"conflicting steps, {where} ({names}): {100 * share:.1f} %")
     print(f"workdir: {result.workdir}")
     print("  config.json  result.json  metrics.jsonl  tensorboard/  checkpoints/")
     if figures:

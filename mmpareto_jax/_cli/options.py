@@ -12,6 +12,9 @@ from typing import Any
 from mmpareto_jax.training._choices import spelled
 from mmpareto_jax.training._options.groups import GROUPS
 
+# Characters of the choices that stand in braces, which no line break divides.
+_BRACES = 20
+
 
 def add_options(parser: argparse.ArgumentParser, without: Collection[str]) -> None:
     """Adds all flags but those of the fields in `without`."""
@@ -31,15 +34,27 @@ def _add_flag(
         options = {"choices": typing.get_args(hint)}
         if field.name == "method":
             options["type"] = spelled
-        options["metavar"] = field.name.upper() if len(options["choices"]) > 9 else None
+        braces = sum(map(len, options["choices"])) <= _BRACES
+        options["metavar"] = None if braces else field.name.upper()
     elif hint is bool:
         options = {"action": argparse.BooleanOptionalAction}
     else:
         kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
         options = {"type": kind, "metavar": kind.__name__.upper()}
+    names = ""
+    if field.name == "method":
+        names = "; the table below has all"
+    elif options.get("metavar") and "choices" in options:
+        names = f"; one of {', '.join(options['choices'])}"
+    section.add_argument(flag_of(field), help=f"{help_of(field)}{names}", **options)
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """How the option is written."""
+    return f"--{field.name.replace('_', '-')}"
+
+
+def help_of(field: dataclasses.Field[Any]) -> str:
+    """What it does, and its default where there is one."""
     default = "" if field.default is None else f" (default: {field.default})"
-    section.add_argument(
-        f"--{field.name.replace('_', '-')}",
-        help=f"{field.metadata['help']}{default}",
-        **options,
-    )
+    return f"{field.metadata['help']}{default}"

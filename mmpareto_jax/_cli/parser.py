@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import argparse
 import typing
-from typing import Any, NoReturn
+from typing import Any
 
 from mmpareto_jax._cli import commands as _commands
+from mmpareto_jax._cli.answers import Parser
 from mmpareto_jax._cli.completion import SHELLS
+from mmpareto_jax._cli.devices import add_devices
+from mmpareto_jax._cli.explain import method_columns
+from mmpareto_jax._cli.nearest import unknown
 from mmpareto_jax._cli.options import add_options
 from mmpareto_jax._published import PUBLISHED
 from mmpareto_jax._version import __version__
-from mmpareto_jax.training._choices import TaskName
-
-USAGE_ERROR = 2
-
-
-class _Parser(argparse.ArgumentParser):
-    """Answers a mistake in one line, without the usage text."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"{self.prog}: {message}\n")
+from mmpareto_jax.training._choices import MethodName, TaskName, is_own, spelled
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; ``command`` of what it parses is the command's name."""
-    parser = _Parser(
+    parser = Parser(
         prog="mmpareto",
         allow_abbrev=False,
         description="Multimodal training with MMPareto in JAX.",
@@ -40,6 +35,9 @@ def make_parser() -> argparse.ArgumentParser:
         _compare,
         _sweep,
         _prepare,
+        _methods,
+        _datasets,
+        _check,
         _completion,
     ):
         add(commands)
@@ -48,13 +46,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _train(commands: Any) -> None:
     train = commands.add_parser(
-        "train", help="train a model", allow_abbrev=False, argument_default=None
+        "train",
+        help="train a model",
+        allow_abbrev=False,
+        argument_default=None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=method_columns(),
     )
     train.add_argument(
         "task",
         nargs="?",
         choices=typing.get_args(TaskName),
-        help="what to learn (default: av-digits)",
+        metavar="TASK",
+        help="what to learn: mmpareto datasets lists it (default: av-digits)",
     )
     train.add_argument("--workdir", help="where the run is written (default: runs/...)")
     train.add_argument(
@@ -62,11 +66,14 @@ def _train(commands: Any) -> None:
     )
     file = "TOML or JSON; flags go first"
     train.add_argument("--config", metavar="FILE", help=file)
+    add_devices(train, processes=True)
     add_options(train, without=("task",))
 
 
 def _evaluate(commands: Any) -> None:
-    evaluate = commands.add_parser("evaluate", help="evaluate a run's checkpoint")
+    evaluate = commands.add_parser(
+        "evaluate", help="evaluate a run's checkpoint", allow_abbrev=False
+    )
     evaluate.add_argument("workdir")
     evaluate.add_argument(
         "--checkpoint",
@@ -74,11 +81,14 @@ def _evaluate(commands: Any) -> None:
         default="best",
         help="best on validation, or latest (default: %(default)s)",
     )
+    add_devices(evaluate, processes=False)
 
 
 def _plot(commands: Any) -> None:
     plot = commands.add_parser(
-        "plot", help="draw a run's figures again, or trajectories of toy problems"
+        "plot",
+        help="draw a run's figures again, or trajectories of toy problems",
+        allow_abbrev=False,
     )
     plot.add_argument("workdir", help="of the run; or the word trajectories")
     plot.add_argument(
@@ -112,13 +122,20 @@ def _compare(commands: Any) -> None:
         help="compare methods, each with its own learning rate, over seeds",
         allow_abbrev=False,
     )
-    compare.add_argument("task", nargs="?", choices=typing.get_args(TaskName))
+    compare.add_argument(
+        "task",
+        nargs="?",
+        choices=_Tasks(typing.get_args(TaskName)),
+        metavar="TASK",
+        help="what to learn: mmpareto datasets lists it, or module:function returns it "
+        "(default: av-digits)",
+    )
     compare.add_argument(
         "--methods",
-        type=_listed(str),
+        type=_methods_named,
         metavar="A,B,...",
         help=f"(default: {','.join(_commands.COMPARED)}; "
-        "for several tasks single-task instead of joint)",
+        "for several tasks single-task instead of joint; for other losses neither)",
     )
     compare.add_argument(
         "--lr-grid",
@@ -136,9 +153,7 @@ def _compare(commands: Any) -> None:
         default=3,
         help="tuning runs for each learning rate (default: 3)",
     )
-    compare.add_argument(
-        "--workers", type=int, default=2, help="processes (default: 2)"
-    )
+    _division(compare)
     compare.add_argument(
         "--workdir",
         help="where all is written; runs that are there already are not repeated "
@@ -162,19 +177,83 @@ def _sweep(commands: Any) -> None:
     sweep.add_argument(
         "--seeds", type=int, default=8, help="final runs of a method (default: 8)"
     )
-    sweep.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    _division(sweep)
     sweep.add_argument("--workdir", default="runs/sweep", help="(default: %(default)s)")
+
+
+class _Tasks(tuple[str, ...]):
+    """Names that are completed; a task of one's own, module:function, is one, too."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or is_own(str(name))
+
+
+def _division(command: argparse.ArgumentParser) -> None:
+    """How runs are divided among devices, processes and hosts."""
+    command.add_argument(
+        "--workers",
+        type=int,
+        help="processes; they take the GPUs in turn, or a thread each (default: one "
+        "for each GPU, or 2)",
+    )
+    command.add_argument(
+        "--together",
+        type=_together,
+        default="auto",
+        metavar="N",
+        help="runs of a method side by side in one program; auto: what is faster on "
+        "this device (default: auto)",
+    )
+    command.add_argument(
+        "--num-processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of this command, on any hosts that see --workdir; each takes a share of "
+        "the runs (default: 1)",
+    )
+    command.add_argument(
+        "--process-id",
+        type=int,
+        default=0,
+        metavar="I",
+        help="which of them this is, from 0, which tells the result (default: 0)",
+    )
+    command.add_argument(
+        "--patience",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="without a new run, until the other processes are given up; longer than "
+        "a run (default: 3600)",
+    )
+
+
+def _together(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+# As argparse shows it.
+_together.__name__ = "auto or int"
 
 
 def _prepare(commands: Any) -> None:
     prepare = commands.add_parser(
         "prepare",
-        help="decode a published data set into one compact form",
+        help="bring a published data set, or own arrays, into one compact form",
         allow_abbrev=False,
     )
-    prepare.add_argument("name", choices=PUBLISHED)
     prepare.add_argument(
-        "--raw", metavar="DIR", help="the published files (colored-digits: or nothing)"
+        "name",
+        choices=PUBLISHED,
+        metavar="NAME",
+        help=f"the data set, one of {', '.join(PUBLISHED)}",
+    )
+    prepare.add_argument(
+        "--raw",
+        metavar="DIR",
+        help="the published files (colored-digits: or nothing); "
+        "arrays: an npz file, or npy files",
     )
     prepare.add_argument("--out", metavar="DIR", required=True, help="where to write")
     prepare.add_argument(
@@ -195,6 +274,42 @@ def _prepare(commands: Any) -> None:
         "--classes", type=int, choices=(7, 19), help="cityscapes: labels (default: 7)"
     )
     prepare.add_argument("--seed", type=int, help="of the split (default: 0)")
+    prepare.add_argument(
+        "--shares",
+        type=_listed(float),
+        metavar="X,Y,Z",
+        help="arrays: of training, validation and test in a random split "
+        "(default: 0.8,0.1,0.1)",
+    )
+
+
+def _check(commands: Any) -> None:
+    check = commands.add_parser(
+        "check",
+        help="say what is wrong with prepared data",
+        allow_abbrev=False,
+    )
+    check.add_argument("directory", help="what mmpareto prepare wrote")
+
+
+def _methods(commands: Any) -> None:
+    methods = commands.add_parser(
+        "methods", help="list and explain the methods", allow_abbrev=False
+    )
+    methods.add_argument(
+        "method",
+        nargs="?",
+        type=spelled,
+        choices=typing.get_args(MethodName),
+        metavar="METHOD",
+        help="explain this one in full (default: list all)",
+    )
+
+
+def _datasets(commands: Any) -> None:
+    commands.add_parser(
+        "datasets", help="list and explain the data sets", allow_abbrev=False
+    )
 
 
 def _completion(commands: Any) -> None:
@@ -214,3 +329,14 @@ def _listed(kind: Any) -> Any:
 
     parse.__name__ = f"list of {kind.__name__}"
     return parse
+
+
+def _methods_named(text: str) -> tuple[str, ...]:
+    """The type of a flag with methods between commas."""
+    known = typing.get_args(MethodName)
+    names = tuple(spelled(name) for name in text.split(","))
+    for name in names:
+        if name not in known:
+            message = unknown("method", name, known, "mmpareto methods")
+            raise argparse.ArgumentTypeError(message)
+    return names

@@ -1,102 +1,175 @@
-"""Progress bars of the commands; none where the output is no terminal.
+"""What the commands say while they work, on standard error.
 
-Heavy imports are inside the functions, so that ``--help`` and mistakes answer at once.
+In a terminal one line that is drawn anew; elsewhere a plain line now and then. Heavy
+imports are inside the functions, so that ``--help`` and mistakes answer at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import sys
+import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmpareto_jax._cli.line import Line
+from mmpareto_jax.training._described.names import shortened
 
 if TYPE_CHECKING:
-    from rich.progress import ProgressColumn
+    from rich.console import Console
+    from rich.live import Live
 
-    from mmpareto_jax.training import Callback, Config
+Clock = Callable[[], float]
+# Seconds between two lines in a file about something that moves in small steps.
+_SELDOM = 30.0
+
+
+def announce(text: str) -> None:
+    """Says what is to come."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Display:
+    """Shows a line: in its place in a terminal, or else when it is told to.
+
+    Args:
+      line: what is shown.
+      console: where; None: standard error.
+    """
+
+    def __init__(self, line: Line, console: Console | None = None):
+        from rich.console import Console
+
+        self._line = line
+        self._console = console or Console(stderr=True)
+        self._live: Live | None = None
+
+    def start(self) -> None:
+        """From now on the line is there, in a terminal."""
+        from rich.live import Live
+        from rich.text import Text
+
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console,
+                get_renderable=lambda: Text(self._text()),
+                refresh_per_second=4,
+            )
+            self._live.start()
+
+    def say(self, text: str) -> None:
+        """A line that stays, everywhere."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def announce(self, length: str) -> None:
+        """What is to come, and how long it is."""
+        what = self._line.what
+        if self._console.is_terminal:
+            room = max(16, self._console.width - len(length) - 3)
+            self.say(self._cut(f"{shortened(what, room)}: {length}"))
+        else:
+            self.say(f"{what}: {length}")
+
+    def report(self, count: str = "") -> None:
+        """The line as it is now, where there is no terminal."""
+        if not self._console.is_terminal:
+            self.say(self._line.plain(count))
+
+    def close(self) -> None:
+        """Leaves the line as it is at the end."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _text(self) -> str:
+        # The last column is free: a terminal may wrap behind it.
+        return self._cut(self._line.text(self._console.width - 1))
+
+    def _cut(self, text: str) -> str:
+        """As many of its columns as there are; a character may take two."""
+        from rich.text import Text
+
+        cut = Text(text)
+        cut.truncate(self._console.width - 1, overflow="ellipsis")
+        return cut.plain
 
 
 @contextlib.contextmanager
-def training(config: Config) -> Iterator[list[Callback]]:
-    """Steps, their speed, and the losses."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
+def runs(
+    what: str,
+    unit: str = "runs",
+    done: int = 0,
+    *,
+    console: Console | None = None,
+    clock: Clock = time.monotonic,
+) -> Iterator[Callable[[int, int, str], None]]:
+    """Runs, told of after each: a line each where there is no terminal.
 
-    from mmpareto_jax.training import Callback
-
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed or 0:.0f} steps/s")
-
-    columns = (
-        TextColumn(config.method),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Speed(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-
-    class Shown(Callback):
-        def __init__(self, update: Any):
-            self.update = update
-
-        def on_tick(self, step: int) -> None:
-            self.update(completed=step, total=config.num_steps)
-
-        def on_step(self, step: int, metrics: dict[str, Any]) -> None:
-            if step % 10 == 0:
-                shown = "  ".join(
-                    f"{name.removeprefix('loss/')} {value:.2f}"
-                    for name, value in metrics.items()
-                    if name.startswith("loss/") and value is not None
-                )
-                self.update(description=f"losses: {shown}")
-
-    with _bar("compiling", *columns) as update:
-        yield [Shown(update)] if update else []
-
-
-@contextlib.contextmanager
-def comparison() -> Iterator[Callable[[int, int, str], None] | None]:
-    """Runs, and the method of the last one."""
-    with _bar("compiling") as update:
+    Args:
+      what: is done.
+      unit: what is counted.
+      done: how many are there already.
+      console: where; None: standard error.
+      clock: seconds.
+    """
+    line = Line(what, unit, done=done, clock=clock)
+    with _shown(line, console) as display:
 
         def progress(done: int, total: int, what: str) -> None:
-            update(completed=done, total=total, description=what)
+            line.total, line.note = total, what
+            line.update(done)
+            display.report()
 
-        yield progress if update else None
+        yield progress
 
 
 @contextlib.contextmanager
-def preparation() -> Iterator[Callable[[int, int, int], None] | None]:
-    """Clips, and how many were left out."""
-    with _bar("decoding") as update:
+def settings(
+    console: Console | None = None, clock: Clock = time.monotonic
+) -> Iterator[Callable[[int, int, str], None]]:
+    """Settings of the sweep, told of before each: a line each, and one at the end."""
+    with runs("sweep", "settings", console=console, clock=clock) as progress:
+        total = 0
+
+        def before(done: int, all_of_them: int, what: str) -> None:
+            nonlocal total
+            total = all_of_them
+            progress(done, total, what)
+
+        yield before
+        progress(total, total, "")
+
+
+@contextlib.contextmanager
+def preparation(
+    name: str, *, console: Console | None = None, clock: Clock = time.monotonic
+) -> Iterator[Callable[[int, int, int], None]]:
+    """Examples, and how many were left out; outside of a terminal a line now and then.
+
+    Args:
+      name: of the data set.
+      console: where; None: standard error.
+      clock: seconds.
+    """
+    line = Line(f"prepare {name}", "examples", clock=clock)
+    with _shown(line, console) as display:
+        said = clock()
 
         def progress(done: int, total: int, left_out: int) -> None:
-            what = f"decoding, {left_out} left out"
-            update(completed=done, total=total, description=what)
+            nonlocal said
+            line.total, line.note = total, f"{left_out} left out"
+            line.update(done)
+            now = clock()
+            if done >= total or now - said >= _SELDOM:
+                said = now
+                display.report()
 
-        yield progress if update else None
+        yield progress
 
 
 @contextlib.contextmanager
-def _bar(what: str, *columns: ProgressColumn) -> Iterator[Any]:
-    """What updates the one bar that is shown; None where the output is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=None)
-        yield functools.partial(bar.update, task)
+def _shown(line: Line, console: Console | None) -> Iterator[Display]:
+    display = Display(line, console)
+    display.start()
+    with contextlib.closing(display):
+        yield display

@@ -18,16 +18,14 @@ from ._av_digits import load_av_digits as load_av_digits
 from ._digit_tasks import DIGIT_TASKS as DIGIT_TASKS
 from ._digit_tasks import DigitTasks as DigitTasks
 from ._digit_tasks import load_digit_tasks as load_digit_tasks
-from ._examples import ArrayExamples as ArrayExamples
 from ._examples import Examples as Examples
-from ._examples import First as First
 from ._examples import FunctionExamples as FunctionExamples
-from ._examples import RecordExamples as RecordExamples
 from ._examples import Source as Source
 from ._examples import Transform as Transform
 from ._examples import as_examples as as_examples
 from ._examples import as_transform as as_transform
 from ._examples import column as column
+from ._examples import first_examples as first_examples
 from ._features import hz_to_mel as hz_to_mel
 from ._features import log_mel as log_mel
 from ._features import mel_filterbank as mel_filterbank
@@ -37,6 +35,7 @@ from ._multi_digits import MultiDigits as MultiDigits
 from ._multi_digits import load_multi_digits as load_multi_digits
 from ._pipeline import eval_batches as eval_batches
 from ._pipeline import train_batches as train_batches
+from ._random_splits import random_splits as random_splits
 from ._scenes import SCENE_CLASSES as SCENE_CLASSES
 from ._scenes import Scenes as Scenes
 from ._scenes import load_scenes as load_scenes

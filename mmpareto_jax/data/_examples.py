@@ -23,7 +23,7 @@ class Examples(Protocol):
         """The number of examples."""
         ...
 
-    def batch(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
         """The examples of these rows, stacked.
 
         Args:
@@ -56,7 +56,7 @@ class ArrayExamples:
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
-    def batch(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
         del seed, epoch
         return {name: array[rows] for name, array in self.arrays.items()}
 
@@ -74,7 +74,7 @@ class RecordExamples:
     def __len__(self) -> int:
         return len(self.source)
 
-    def batch(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
         del seed
         first = epoch * len(self) if isinstance(self.source, grain.MapDataset) else 0
         return stacked([self.source[first + int(row)] for row in rows])
@@ -95,7 +95,7 @@ class FunctionExamples:
       >>> def draw(seed, epoch, index):
       ...     return {"t": np.random.default_rng([seed, epoch, index]).random()}
       >>> examples = FunctionExamples(draw, size=100)
-      >>> len(examples), examples.batch(np.arange(3))["t"].shape
+      >>> len(examples), examples.take(np.arange(3))["t"].shape
       (100, (3,))
     """
 
@@ -105,12 +105,12 @@ class FunctionExamples:
     def __len__(self) -> int:
         return self.size
 
-    def batch(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
         return stacked([self.function(seed, epoch, int(row)) for row in rows])
 
 
 @dataclasses.dataclass(frozen=True)
-class First:
+class _First:
     """The first examples of others."""
 
     whole: Examples
@@ -119,8 +119,8 @@ class First:
     def __len__(self) -> int:
         return self.size
 
-    def batch(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
-        return self.whole.batch(rows, seed=seed, epoch=epoch)
+    def take(self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0) -> Batch:
+        return self.whole.take(rows, seed=seed, epoch=epoch)
 
 
 def as_examples(source: Source) -> Examples:
@@ -142,7 +142,7 @@ def as_examples(source: Source) -> Examples:
       >>> import numpy as np
       >>> from mmpareto_jax.data import as_examples
       >>> examples = as_examples([{"x": 0.0}, {"x": 1.0}, {"x": 2.0}])
-      >>> examples.batch(np.array([2, 0]))
+      >>> examples.take(np.array([2, 0]))
       {'x': array([2., 0.])}
     """
     if isinstance(source, Mapping):
@@ -159,14 +159,49 @@ def as_examples(source: Source) -> Examples:
     return source
 
 
+def first_examples(source: Source, size: int) -> Source:
+    """The first examples of a source.
+
+    Args:
+      source: whatever `as_examples` takes.
+      size: how many, at least 1.
+
+    Returns:
+      The source itself where there are no more; else so many.
+
+    Example:
+      >>> first_examples({"x": np.arange(5)}, 2)
+      {'x': array([0, 1])}
+    """
+    whole = as_examples(source)
+    if size >= len(whole):
+        return source
+    if isinstance(source, Mapping):
+        return {name: array[:size] for name, array in source.items()}
+    return _First(whole, size)
+
+
 def column(source: Source, name: str, batch_size: int = 1024) -> np.ndarray:
-    """One array of all examples, in order, [N, ...]."""
+    """One array of all examples, in order.
+
+    Args:
+      source: whatever `as_examples` takes.
+      name: of the array.
+      batch_size: how many examples are taken at a time.
+
+    Returns:
+      The array, [N, ...].
+
+    Example:
+      >>> column([{"x": 1}, {"x": 3}], "x")
+      array([1, 3])
+    """
     if isinstance(source, Mapping):
         return np.asarray(source[name])
     examples = as_examples(source)
     rows = np.arange(len(examples))
     parts = [
-        examples.batch(rows[i : i + batch_size])[name]
+        examples.take(rows[i : i + batch_size])[name]
         for i in range(0, len(rows), batch_size)
     ]
     return np.concatenate(parts)
@@ -184,6 +219,9 @@ def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
       steps: ``grain.transforms.Map`` and ``RandomMap``, one example at a time, with a
         generator of its own; a transform of batches, or None, is returned as it is.
 
+    Returns:
+      (batch, generators) -> batch, for `train_batches`; None: nothing is to be done.
+
     Raises:
       TypeError: a transformation that makes more or fewer examples of them.
     """
@@ -193,11 +231,11 @@ def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
     for step in steps:
         if not isinstance(step, known):
             raise TypeError(
-                "transform: expected grain.transforms.Map or RandomMap, "
+                "as_transform: expected grain.transforms.Map or RandomMap, "
                 f"got {type(step).__name__}"
             )
 
-    def transform(batch: Batch, rngs: Generators) -> Batch:
+    def of_batches(batch: Batch, rngs: Generators) -> Batch:
         records = []
         for row, rng in enumerate(rngs):
             record: Any = {name: array[row] for name, array in batch.items()}
@@ -209,4 +247,4 @@ def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
             records.append(record)
         return stacked(records)
 
-    return transform
+    return of_batches

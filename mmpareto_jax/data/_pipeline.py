@@ -1,11 +1,16 @@
 """Batches of examples: shuffled and endless for training, in order for evaluation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import grain
 import numpy as np
 
 from ._examples import Batch, Examples, Source, Transform, as_examples
+
+
+def all_rows(size: int) -> np.ndarray:
+    """The rows of a batch that one process needs: all of them."""
+    return np.arange(size)
 
 
 def train_batches(
@@ -15,6 +20,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     transform: Transform | None = None,
+    rows: Callable[[int], np.ndarray] = all_rows,
 ) -> Iterator[Batch]:
     """Endless batches in an order fixed by the seed, from any step.
 
@@ -32,12 +38,14 @@ def train_batches(
       start_step: Batches to skip, at no cost.
       transform: ``(batch, generators) -> batch``, with a random generator for each
         example that depends on (seed, epoch, row) alone.
+      rows: batch size -> the rows of every batch to make, by default all: what one of
+        several processes needs. Only these are read.
 
     From arrays, without a transform, a batch is gathered when it is asked for; else two
     batches ahead are made in the background.
 
     Returns:
-      An iterator over name → ``[B, ...]``.
+      An iterator over name → ``[B, ...]``, or as many as `rows` has.
 
     Raises:
       ValueError: When the arrays differ in length or an argument is out of range;
@@ -70,7 +78,7 @@ def train_batches(
     # indexing: no record is ever stacked. The seed goes through .seed(), which hashes
     # it; shuffle(seed) would use seed + epoch, and neighbouring seeds would then see
     # each other's epochs. Batching comes before repeat so that none spans two epochs.
-    rows = (
+    order = (
         grain.MapDataset.range(size)
         .seed(seed)
         .shuffle()
@@ -78,9 +86,12 @@ def train_batches(
         .repeat()
     )
 
-    def make(step: int, index: np.ndarray) -> Batch:
+    wanted = rows(batch_size)
+
+    def make(step: int, whole: np.ndarray) -> Batch:
+        index = whole[wanted]
         epoch = step // (size // batch_size)
-        batch = examples.batch(index, seed=seed, epoch=epoch)
+        batch = examples.take(index, seed=seed, epoch=epoch)
         if transform is None:
             return batch
         rngs = [np.random.default_rng([seed, epoch, row]) for row in index]
@@ -88,14 +99,18 @@ def train_batches(
 
     if transform is None and isinstance(source, Mapping):
         # No prefetch threads: a gather of a batch from memory takes microseconds.
-        return (make(t, rows[t]) for t in range(start_step, len(rows)))
+        return (make(t, order[t]) for t in range(start_step, len(order)))
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    batches = rows.map_with_index(make).slice(slice(start_step, len(rows)))
+    batches = order.map_with_index(make).slice(slice(start_step, len(order)))
     return iter(batches.to_iter_dataset(options))
 
 
 def eval_batches(
-    source: Source, *, batch_size: int, fill: bool = True
+    source: Source,
+    *,
+    batch_size: int,
+    fill: bool = True,
+    rows: Callable[[int], np.ndarray] = all_rows,
 ) -> Iterator[Batch]:
     """All examples once, in order, in batches of one static shape.
 
@@ -109,9 +124,11 @@ def eval_batches(
       batch_size: B; may exceed N.
       fill: False leaves the last batch as small as it is, for what a mask cannot
         undo.
+      rows: size of a batch -> the rows of it to make, by default all.
 
     Returns:
-      An iterator over name → ``[B, ...]`` and ``"mask"`` → float32 ``[B]``.
+      An iterator over name → ``[B, ...]`` and ``"mask"`` → float32 ``[B]``; or as many
+      as `rows` has.
 
     Raises:
       ValueError: When the arrays differ in length, one is called ``"mask"`` or
@@ -129,15 +146,21 @@ def eval_batches(
             f"got {sorted(source)}"
         )
     examples = _examples_of("eval_batches", source, batch_size)
-    return _in_order(examples, batch_size, fill)
+    return _in_order(examples, batch_size, fill, rows)
 
 
-def _in_order(examples: Examples, batch_size: int, fill: bool) -> Iterator[Batch]:
+def _in_order(
+    examples: Examples,
+    batch_size: int,
+    fill: bool,
+    rows: Callable[[int], np.ndarray],
+) -> Iterator[Batch]:
     size = len(examples)
     for begin in range(0, size, batch_size):
         index = np.arange(begin, begin + batch_size)
         index = index if fill else index[index < size]
-        batch = examples.batch(np.minimum(index, size - 1))
+        index = index[rows(len(index))]
+        batch = examples.take(np.minimum(index, size - 1))
         yield batch | {"mask": (index < size).astype(np.float32)}
 
 

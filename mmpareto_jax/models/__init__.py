@@ -12,6 +12,7 @@ from mmpareto_jax.models._fusion import ConcatFusion as ConcatFusion
 from mmpareto_jax.models._fusion import CosineFusion as CosineFusion
 from mmpareto_jax.models._fusion import SumFusion as SumFusion
 from mmpareto_jax.models._lenet import LeNet as LeNet
+from mmpareto_jax.models._mlp import MLP as MLP
 from mmpareto_jax.models._mmtm import MMTM as MMTM
 from mmpareto_jax.models._mmtm import Control as Control
 from mmpareto_jax.models._modulation import FiLMFusion as FiLMFusion
@@ -31,6 +32,7 @@ from mmpareto_jax.models._sharing import MTAN as MTAN
 from mmpareto_jax.models._sharing import CrossStitch as CrossStitch
 from mmpareto_jax.models._sharing import HardSharing as HardSharing
 from mmpareto_jax.models._sharing import Separate as Separate
+from mmpareto_jax.models._temporal import TemporalCNN as TemporalCNN
 from mmpareto_jax.models._torch import load_torch as load_torch
 from mmpareto_jax.models._torch import to_torch as to_torch
 from mmpareto_jax.models._transformer import PatchTransformer as PatchTransformer

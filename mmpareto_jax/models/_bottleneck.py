@@ -99,6 +99,9 @@ class BottleneckTokens(nnx.Module):
         Returns:
             The features [B, out_features] of every modality, twice: for its own head
             and for the fusion.
+
+        Raises:
+            ValueError: if what an encoder's stages map is no sequence of tokens.
         """
         tokens = embed_all(encoders, inputs)
         shared = jnp.broadcast_to(
@@ -110,9 +113,23 @@ class BottleneckTokens(nnx.Module):
             if stage < self.first:
                 tokens = stage_all(encoders, stage, tokens)
                 continue
+            lengths = [x.shape[1] for x in tokens]
+            _check_tokens(tokens, lengths, shared.shape[2])
             both = [jnp.concatenate([x, shared], axis=1) for x in tokens]
             both = stage_all(encoders, stage, both)
+            _check_tokens(both, [n + num for n in lengths], shared.shape[2])
             tokens = [x[:, :-num] for x in both]
             shared = jnp.mean(jnp.stack([x[:, -num:] for x in both]), axis=0)
         features = pool_all(encoders, tokens)
         return features, features
+
+
+def _check_tokens(
+    maps: Sequence[jax.Array], lengths: Sequence[int], width: int
+) -> None:
+    for x, length in zip(maps, lengths, strict=True):
+        if x.shape[1:] != (length, width):
+            raise ValueError(
+                "BottleneckTokens: encoders must map tokens "
+                f"[B, {length}, {width}] to as many, got {list(x.shape)}."
+            )

@@ -20,11 +20,12 @@ def conv(
     size: int,
     *,
     stride: int = 1,
+    axes: int = 2,
     dtype: DTypeLike | None,
     param_dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A square convolution without bias, padded by `size // 2` on every side.
+    """A convolution without bias, as wide on every axis, padded by `size // 2`.
 
     Flax's `"SAME"` pads a strided convolution unevenly; PyTorch pads both sides
     alike, which moves every sampling point by a pixel.
@@ -32,8 +33,9 @@ def conv(
     Args:
         in_features: channels in.
         out_features: channels out.
-        size: height and width of the kernel.
+        size: of the kernel, on every axis.
         stride: step between the outputs.
+        axes: how many axes it runs over: of images 2, of series 1.
         dtype: type of the computation; `None` promotes input and parameters.
         param_dtype: type of the kernel.
         rngs: gives the `params` key.
@@ -44,9 +46,9 @@ def conv(
     return nnx.Conv(
         in_features,
         out_features,
-        kernel_size=(size, size),
+        kernel_size=(size,) * axes,
         strides=stride,
-        padding=[(size // 2, size // 2)] * 2,
+        padding=[(size // 2, size // 2)] * axes,
         use_bias=False,
         kernel_init=he_normal,
         dtype=dtype,
@@ -139,7 +141,8 @@ def global_mean(x: jax.Array) -> jax.Array:
     """Mean over all axes but the first and the last, in float32 or wider.
 
     Args:
-        x: a feature map, [B, h, w, C] or [B, T, h, w, C].
+        x: a feature map, [B, h, w, C] or [B, T, h, w, C]; of a series, [B, t, C]; or
+            features [B, C], which stay as they are.
 
     Returns:
         Features [B, C].

@@ -202,7 +202,11 @@ class Config(
         return dataclasses.replace(self, task=task, train_examples=size)
 
     def given(self) -> tuple[str, ...]:
-        """The options that are not at their default, but for task and method."""
+        """The options that are not at their default, but for task and method.
+
+        Returns:
+          Their names, in order.
+        """
         return tuple(
             field.name
             for field in dataclasses.fields(self)
@@ -259,7 +263,10 @@ def _prepared_size(directory: str, task: str) -> int:
     try:
         index = json.loads((Path(directory) / "index.json").read_text())
         name, counts = index["dataset"], index["counts"]["train"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"data: {directory} holds no prepared data: {error}") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"data: {directory} holds no prepared data: {error}; mmpareto check "
+            f"{directory} says more"
+        ) from None
     check("data", directory, name == task, f"prepared data of {task}, not {name}")
     return int(sum(counts.values()))

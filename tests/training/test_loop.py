@@ -42,7 +42,8 @@ def test_workdir(run):
     assert names == records | {"tensorboard", "checkpoints"}
     assert read_config(run.workdir) == run.config
     config = json.loads((run.workdir / "config.json").read_text())
-    assert set(config) == {"config", "versions", "device", "started"}
+    placed = {"device", "mesh", "shard", "processes", "started"}
+    assert set(config) == {"config", "versions", *placed}
     assert config["versions"]["jax"] == jax.__version__
 
 

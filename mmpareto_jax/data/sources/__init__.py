@@ -1,4 +1,4 @@
-"""Published raw files in, one compact memory-mapped form out.
+"""Published raw files, or own arrays, in, one compact memory-mapped form out.
 
 A data set's name and a directory come in, a directory of npy files and an index go out,
 and are opened again. It may import decoders (av, soundfile, pillow), numpy, and
@@ -8,6 +8,7 @@ and are opened again. It may import decoders (av, soundfile, pillow), numpy, and
 from mmpareto_jax.data.sources._by_name import NAMES as NAMES
 from mmpareto_jax.data.sources._by_name import options_of as options_of
 from mmpareto_jax.data.sources._by_name import plan_of as plan_of
+from mmpareto_jax.data.sources._check import check_prepared as check_prepared
 from mmpareto_jax.data.sources._engine import Progress as Progress
 from mmpareto_jax.data.sources._engine import prepare as prepare
 from mmpareto_jax.data.sources._plan import Example as Example

@@ -20,7 +20,8 @@ def plan_of(name: str, raw: str | Path | None, **options: Any) -> Plan:
     Args:
       name: one of ``NAMES``.
       raw: the directory of the published files; see the data set's own module for its
-        layout. "colored-digits" takes None, for the digits of scikit-learn.
+        layout. "colored-digits" takes None, for the digits of scikit-learn; "arrays" a
+        file, too.
       **options: of the data set's own function, see ``options_of``.
 
     Returns:
@@ -32,7 +33,7 @@ def plan_of(name: str, raw: str | Path | None, **options: Any) -> Plan:
     plan = _function_of(name)
     if raw is None and name != "colored-digits":
         raise ValueError(f"prepare: raw: {name} needs the directory of its files")
-    if raw is not None and not Path(raw).is_dir():
+    if raw is not None and not Path(raw).is_dir() and name != "arrays":
         raise ValueError(f"prepare: raw: {raw} is no directory")
     return plan(None if raw is None else Path(raw), **options)
 

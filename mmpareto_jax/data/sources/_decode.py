@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpareto_jax.data.sources._files import read_json, write_json
 from mmpareto_jax.data.sources._plan import Arrays, Example, Problem, UnusableError
-from mmpareto_jax.data.sources._store import read_json, write_json
 
 # Examples that one process decodes at a time, and what a stop loses at most.
 CHUNK = 32

@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from mmpareto_jax.data.sources._copy import copy
 from mmpareto_jax.data.sources._decode import CHUNK, decode_all
 from mmpareto_jax.data.sources._merge import merge
 from mmpareto_jax.data.sources._plan import Plan
-from mmpareto_jax.data.sources._store import Prepared, open_prepared, read_json
+from mmpareto_jax.data.sources._store import Prepared, open_prepared
 
 Progress = Callable[[int, int, int], None]
 
@@ -21,10 +22,11 @@ def prepare(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Decodes all examples, or what is missing, and writes the prepared form.
+    """Decodes or copies all examples, and writes the prepared form.
 
     An example that fails is left out and listed in ``report.json`` with its reason. A
-    stopped call goes on where it was; after a finished one nothing is decoded again.
+    stopped call goes on where it was (copies start again); after a finished one nothing
+    is decoded again.
 
     Args:
       plan: what to decode.
@@ -42,13 +44,17 @@ def prepare(
     out = Path(out)
     if len({example.label is None for example in plan.examples}) > 1:
         raise ValueError("prepare: plan: some examples have a label and some have none")
-    index = read_json(out / "index.json")
-    if index is not None:
-        if index["fingerprint"] != plan.fingerprint():
+    if (out / "index.json").exists():
+        there = open_prepared(out)
+        if there.index["fingerprint"] != plan.fingerprint():
             raise ValueError(
-                f"prepare: {out} holds other prepared data ({index['dataset']}, "
-                f"{index['options']}): name another directory, or delete it"
+                f"prepare: {out} holds other prepared data ({there.dataset}, "
+                f"{there.index['options']}): name another directory, or delete it"
             )
+        return there
+    if plan.decode is None:
+        out.mkdir(parents=True, exist_ok=True)
+        copy(plan, out, progress)
         return open_prepared(out)
     parts = out / "parts" / plan.fingerprint()[:16]
     parts.mkdir(parents=True, exist_ok=True)

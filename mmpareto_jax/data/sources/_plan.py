@@ -47,9 +47,23 @@ class Problem(NamedTuple):
     reason: str
 
 
+class Rows(NamedTuple):
+    """Rows of an array that is there already.
+
+    Attributes:
+      open: gives the array [N, ...].
+      rows: which, in order; None: all.
+      dtype: what they are stored as.
+    """
+
+    open: Callable[[], np.ndarray]
+    rows: np.ndarray | None
+    dtype: np.dtype
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be decoded.
+    """What is to be decoded, or copied where that has happened.
 
     Attributes:
       dataset: its name.
@@ -57,17 +71,21 @@ class Plan:
       examples: all of them, in the order in which they will lie on disk; all have a
         label or none has.
       decode: example -> arrays without a batch axis, of the same shapes and dtypes for
-        all; raises where it cannot. A function that other processes can import.
+        all; raises where it cannot. A function that other processes can import. None
+        where there are copies.
       options: what the arrays depend on beside the files; written to the index.
       problems: what was left out already.
+      copies: split and name -> rows of an array, one for each example of the split;
+        splits in the order of the examples. Empty where there is a `decode`.
     """
 
     dataset: str
     classes: tuple[str, ...]
     examples: Sequence[Example]
-    decode: Callable[[Example], Arrays]
+    decode: Callable[[Example], Arrays] | None
     options: Mapping[str, Any]
     problems: Sequence[Problem] = ()
+    copies: Mapping[tuple[str, str], Rows] = dataclasses.field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """Changes with anything that changes the result, but the files' contents."""

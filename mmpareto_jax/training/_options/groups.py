@@ -49,16 +49,21 @@ class Group(NamedTuple):
     own: bool = False
 
     @property
+    def whose(self) -> str:
+        """Who has them."""
+        few = self.tasks if len(self.tasks) < len(self.methods) else self.methods
+        return self.owner or ", ".join(few)
+
+    @property
     def title(self) -> str:
         """Over the options in a help text."""
-        few = min(self.tasks, self.methods, key=len)
-        return f"options of {self.owner or ', '.join(few)}"
+        return f"options of {self.whose}"
 
 
 # In the order of the help text and of files.
 GROUPS = (
     Group(Run, "the run", own=True),
-    Group(Model, "the model"),
+    Group(Model, "the built-in models"),
     Group(Optimisation, "the optimisation", own=True),
     Group(
         Weights,
@@ -107,8 +112,8 @@ def refuse_unused(
         group = group_of(option)
         if not (group.own if is_own(task) else task in group.tasks):
             what = "a task of its own" if is_own(task) else task
-            raise ValueError(f"{option}: expected none for {what}: {group.title}")
-        if not set(methods) & set(group.methods):
-            raise ValueError(
-                f"{option}: expected none for {', '.join(methods)}: {group.title}"
-            )
+        elif not set(methods) & set(group.methods):
+            what = ", ".join(methods)
+        else:
+            continue
+        raise ValueError(f"{option}: not an option of {what}, but of {group.whose}")

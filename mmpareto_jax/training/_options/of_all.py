@@ -78,7 +78,8 @@ class Model:
     encoder: Literal["default", "cnn", "transformer", "resnet18", "lenet", "segnet"] = (
         option(
             "default",
-            "of each modality: a small CNN for digits, else ResNet-18; "
+            "of each modality: a small CNN for digits, else ResNet-18 (of arrays: "
+            "what fits their shape); "
             "the trunk of the tasks: a LeNet for digits, else a SegNet",
         )
     )

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmpareto_jax.training._described.names import shortened
 from mmpareto_jax.training._report.drawing import outer_legend, plain_log
 from mmpareto_jax.training._study.run_once import COSINE_BINS, RADII, Record
-from mmpareto_jax.training._study.summary import Row
+from mmpareto_jax.training._study.summary import Row, titled
 from mmpareto_jax.training._tasks.criteria import Measure
 
 # Style of a line -> how it is written.
@@ -87,8 +88,7 @@ def _scores(rows: Sequence[Row], measures: Sequence[Measure]) -> Figure:
                 values.mean(), y, xerr=values.std(ddof=1), fmt="k|", capsize=4, ms=12
             )
         unit = ", %" if measure.percent else ""
-        way = "" if measure.higher else " (less is better)"
-        axis.set(title=measure.title, xlabel=f"test{unit}{way}")
+        axis.set(title=titled(measure), xlabel=f"test{unit}")
         axis.grid(axis="x", alpha=0.3)
     for axis in axes[len(measures) :]:
         axis.set_visible(False)
@@ -109,7 +109,7 @@ def _per_group(
     )
     for i, group in enumerate(groups):
         axis = figure.add_subplot(1, len(groups), i + 1)
-        axis.set(title=group, xlabel=xlabel, ylabel=ylabel)
+        axis.set(title=shortened(group), xlabel=xlabel, ylabel=ylabel)
         for number, (method, runs) in enumerate(final.items()):
             own = [r["groups"][group] for r in runs if group in r["groups"]]
             if own:
@@ -137,7 +137,8 @@ def _norms(axis: Any, method: str, own: Sequence[Any], color: str) -> None:
         axis.plot(np.arange(1, len(mean) + 1), mean, style, label=label, color=color)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel(
-        "epoch;  " + ",  ".join(f"{k} {_STYLES[x]}" for k, x in styles.items())
+        "epoch;  "
+        + ",  ".join(f"{shortened(k, 20)} {_STYLES[x]}" for k, x in styles.items())
     )
     axis.set_yscale("log")
 

@@ -12,12 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+from mmpareto_jax.training._described.names import shortened
+
 # Okabe & Ito's colours, which stay apart for colour-blind readers.
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
     *("#E69F00", "#56B4E9", "#000000", "#F0E442"),
 )
 Record = dict[str, Any]
+# Of a legend: how many there are at most, and how long.
+_ENTRIES, _LABEL = 20, 56
 
 
 def panels(num: int, across: float = 5.2) -> tuple[Figure, list[Axes]]:
@@ -32,20 +36,23 @@ def panels(num: int, across: float = 5.2) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def outer_legend(figure: Figure, markerscale: float = 1) -> None:
-    """One legend for all panels, beside them: it hides no curve."""
+def outer_legend(figure: Figure, *, below: bool = False) -> None:
+    """One legend for all panels, beside or below them: it hides no curve."""
     handles: dict[str, Artist] = {}
     for axis in figure.axes:
         lines, labels = axis.get_legend_handles_labels()
         handles |= dict(zip(labels, lines, strict=True))
     if handles:
+        labels = list(handles)[:_ENTRIES]
+        shown = [shortened(label, _LABEL) for label in labels]
+        if len(handles) > _ENTRIES:
+            shown[-1] = f"… and {len(handles) - _ENTRIES + 1} more"
         legend = figure.legend(
-            list(handles.values()),
-            list(handles),
-            loc="outside right upper",
+            [handles[label] for label in labels],
+            shown,
+            loc="outside lower left" if below else "outside right upper",
             frameon=False,
             fontsize="small",
-            markerscale=markerscale,
         )
         for text in legend.get_texts():
             text.set_parse_math(False)  # a directory may have any name
@@ -64,16 +71,21 @@ def plain_log(axis: Axis) -> None:
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def short(group: str) -> str:
-    """The group's name as far as it fits above a panel."""
-    names = group.split("+")
-    if len(group) <= 40:
-        return group
-    return f"{names[0]}+{names[1]}+ … +{names[-1]} ({len(names)})"
-
-
 def series(records: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of the records that have one."""
     pairs = [(r["step"], r[key]) for r in records if r.get(key) is not None]
     steps, values = zip(*pairs, strict=True) if pairs else ((), ())
     return np.asarray(steps), np.asarray(values, float)
+
+
+def widths(num: int, narrowest: float, widest: float) -> list[float]:
+    """Of marks that may lie upon each other, the lowest first: all are seen.
+
+    Args:
+      num: of them.
+      narrowest: the last one's.
+      widest: as much as it may be; few are told apart by less.
+    """
+    first = max(narrowest, min(widest, 1.5 * narrowest * num))
+    sizes: list[float] = np.linspace(narrowest, first, num)[::-1].tolist()
+    return sizes

@@ -8,22 +8,21 @@ from pathlib import Path
 
 from mmpareto_jax.training._report import html
 from mmpareto_jax.training._report.comparison_figures import comparison_figures
-from mmpareto_jax.training._report.run_figures import overlay
+from mmpareto_jax.training._report.overview import overview
 from mmpareto_jax.training._report.run_section import (
-    DEFAULTS,
     RunFiles,
     environment,
     options,
     read_run,
     run_section,
-    shown,
-    titled,
 )
 from mmpareto_jax.training._run.workdir import read_record
-from mmpareto_jax.training._study.compare import read_comparison, read_runs
-from mmpareto_jax.training._study.summary import summarize, table_cells
-from mmpareto_jax.training._tasks.criteria import Measure
-from mmpareto_jax.training._tasks.registry import make_task
+from mmpareto_jax.training._study.records import (
+    read_comparison,
+    read_measures,
+    read_runs,
+)
+from mmpareto_jax.training._study.summary import legend, summarize, table_cells
 
 _CAPTIONS = {
     "scores": "Test scores of every run (dots), mean and standard deviation.",
@@ -114,51 +113,15 @@ def _body(
     )
     yield f"<p>{' · '.join(links)}</p>"
     if len(runs) > 1:
-        yield from _overview(runs)
+        yield from overview(runs)
     for i, (title, content) in enumerate(sections):
         yield f'<h2 id="part-{i}">{html.escape(title)}</h2>'
         yield from content
 
 
-def _overview(runs: Sequence[RunFiles]) -> Iterator[str]:
-    """Several runs side by side: scores, curves, what differs."""
-    found: dict[str, Measure] = {}
-    # First those that know their measures' titles.
-    for run in sorted(runs, key=lambda run: not run.result):
-        for m in run.measures:
-            found.setdefault(m.name, m)
-    if found:
-        main, *_ = measures = list(found.values())
-        head = ["run", "method", "lr", "seed", f"validation: {titled(main)}"]
-        head += [f"test: {titled(m)}" for m in measures]
-        lines = []
-        for run in runs:
-            cells = [run.name, *(run.config.get(k) for k in ("method", "lr", "seed"))]
-            validation, test = (run.scores.get(k, {}) for k in ("validation", "test"))
-            cells += [shown(main, validation), *(shown(m, test) for m in measures)]
-            lines.append(cells)
-        yield html.table(head, lines)
-        curves = {
-            f"{run.config.get('method')}: {run.name}": run.metrics
-            for run in runs
-            if any(main.name in r for r in run.validation)
-        }
-        if len(curves) > 1:
-            caption = f"{main.title} on validation, by step."
-            yield html.figures([(overlay(curves, main), caption)])
-    options = {
-        k: [run.config.get(k, default) for run in runs]
-        for k, default in DEFAULTS.items()
-    }
-    differ = [(k, *xs) for k, xs in options.items() if any(x != xs[0] for x in xs)]
-    if differ:
-        yield "<h3>Options that differ</h3>"
-        yield html.table(("option", *(run.name for run in runs)), differ)
-
-
 def _comparison(workdir: Path) -> Iterator[str]:
     comparison, records = read_comparison(workdir), read_runs(workdir)
-    measures = make_task(comparison.config).measures
+    measures = read_measures(workdir)
     rows = summarize(comparison, records, measures)
     grid = ", ".join(f"{lr:g}" for lr in comparison.lr_grid)
     how = ""
@@ -186,7 +149,8 @@ def _comparison(workdir: Path) -> Iterator[str]:
         yield html.table(head, lines)
         yield (
             '<p class="note">On test, of the epoch that is best on validation: mean ± '
-            "standard deviation over seeds, shares in %. Columns with “−”: paired "
+            f"standard deviation over seeds. {html.escape(legend(measures))} "
+            "Columns with “−”: paired "
             "differences of the first measure, with 95 % intervals and p-values that "
             "are not corrected for their number.</p>"
         )

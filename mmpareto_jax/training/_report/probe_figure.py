@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmpareto_jax.training._described.names import shortened
 from mmpareto_jax.training._report.drawing import (
     COLOURS,
     Record,
     outer_legend,
     panels,
     series,
-    short,
 )
 
 _STEPS = {"sum_descent": "the plain sum", "update_descent": "what is applied"}
@@ -41,7 +41,7 @@ def probe_figure(probes: Sequence[Record]) -> Figure:
         axis.set(title=f"{title}\n(below 0: raises the objective)", ylim=(-1.05, 1.05))
         axis.set(xlabel="step", ylabel="descent")
     if groups:
-        chosen = {short(group): key for group, key in groups.items()}
+        chosen = {shortened(group): key for group, key in groups.items()}
         _lines(axes[2], probes, chosen, angle=True)
         axes[2].set(title="min-norm point and sum", xlabel="step")
         axes[2].set(ylabel="angle, degrees", ylim=(-3, 93))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmpareto_jax.training._described.names import shortened
 from mmpareto_jax.training._report.drawing import (
     COLOURS,
     Record,
@@ -16,11 +17,13 @@ from mmpareto_jax.training._report.drawing import (
     panels,
     plain_log,
     series,
-    short,
+    widths,
 )
 from mmpareto_jax.training._report.probe_figure import probe_figure
 from mmpareto_jax.training._run.metrics import conflict_share, read_metrics
-from mmpareto_jax.training._tasks.criteria import Measure
+
+# Marks of weights, in points; and gradients that a legend has names for.
+_WIDEST, _NARROWEST, _NAMED = 12.0, 2.0, 8
 
 
 def draw_figures(workdir: str | Path) -> list[Path]:
@@ -71,26 +74,6 @@ def run_figures(records: Sequence[Record]) -> dict[str, Figure]:
     return figures
 
 
-def overlay(runs: Mapping[str, Sequence[Record]], measure: Measure) -> Figure:
-    """One measure on validation, a line for each run.
-
-    Args:
-      runs: what a run is called -> its metrics.
-      measure: what is drawn.
-    """
-    figure, (axis,) = panels(1, across=7.2)
-    for number, (label, records) in enumerate(runs.items()):
-        steps, values = series(
-            [r for r in records if r["split"] == "validation"], measure.name
-        )
-        colour = COLOURS[number % len(COLOURS)]
-        axis.plot(steps, measure.shown(values), color=colour, marker=".", label=label)
-    unit = ", %" if measure.percent else ""
-    axis.set(xlabel="step", ylabel=f"{measure.title}{unit}")
-    outer_legend(figure)
-    return figure
-
-
 def _learning_curves(train: list[Record], validation: list[Record]) -> Figure:
     colours = _colours(train)
     kinds = list(
@@ -129,9 +112,9 @@ def _cosine(train: list[Record], groups: Sequence[str]) -> Figure:
         axis.vlines(steps, least, values, color="0.8", lw=0.8)
         axis.scatter(steps[~conflict], values[~conflict], s=5, color=COLOURS[0])
         axis.scatter(steps[conflict], values[conflict], s=9, color=COLOURS[1])
-        share = conflict_share(train, group) or 0.0
+        share = f"conflict in {conflict_share(train, group) or 0.0:.1%} of the steps"
         axis.set(
-            title=f"{short(group)}\nconflict in {share:.1%} of the steps",
+            title=f"{shortened(group)}\n{share}",
             xlabel="step",
             ylabel="cosine of the gradients",
             ylim=(-1.05, 1.05),
@@ -141,19 +124,30 @@ def _cosine(train: list[Record], groups: Sequence[str]) -> Figure:
 
 def _weights(train: list[Record], groups: Sequence[str]) -> Figure:
     figure, axes = panels(len(groups))
+    colours = _colours(train)
+    # Equal shares lie upon each other: wide marks under narrow ones show both.
+    sizes = dict(zip(colours, widths(len(colours), _NARROWEST, _WIDEST), strict=True))
     for axis, group in zip(axes, groups, strict=True):
-        for name in _names(train, group, "weight"):
-            colour = _colours(train)[name]
+        for name in sorted(_names(train, group, "weight"), key=lambda k: -sizes[k]):
             steps, values = series(train, f"{group}/weight/{name}")
-            axis.plot(steps, values, ".", color=colour, ms=3, label=name)
-        axis.set(title=short(group), xlabel="step", ylabel="share of the weight")
-        axis.set_ylim(-0.02, 1.02)
-    outer_legend(figure, markerscale=3)
+            axis.plot(
+                steps,
+                values,
+                "o",
+                markersize=sizes[name],
+                markeredgewidth=0,
+                color=colours[name],
+                label=name,
+            )
+        axis.set(title=shortened(group), xlabel="step", ylabel="share of the weight")
+        axis.set_ylim(-0.04, 1.04)
+    outer_legend(figure)
     return figure
 
 
 def _gradient_norms(train: list[Record], groups: Sequence[str]) -> Figure:
     figure, axes = panels(len(groups))
+    colours = _colours(train)
     for axis, group in zip(axes, groups, strict=True):
         names = _names(train, group, "norm")
         norms = [series(train, f"{group}/norm/{name}")[1] for name in names]
@@ -162,11 +156,19 @@ def _gradient_norms(train: list[Record], groups: Sequence[str]) -> Figure:
         if not positive.size:
             continue
         bins = np.geomspace(positive.min(), positive.max() * 1.001, 40).tolist()
-        for name, values in zip(names, norms, strict=True):
-            colour = _colours(train)[name]
-            label = f"{name}: median {np.median(values):.3g}"
-            axis.hist(values, bins=bins, color=colour, alpha=0.55, label=label)
-        axis.set(title=short(group), xlabel="norm of the gradient", ylabel=_unit(train))
+        for number, (name, values) in enumerate(zip(names, norms, strict=True)):
+            label = f"{shortened(name)}: median {np.median(values):.3g}"
+            axis.hist(
+                values,
+                bins=bins,
+                histtype="stepfilled",
+                color=colours[name],
+                alpha=0.55,
+                label=label if number < _NAMED else None,
+            )
+        axis.set(
+            title=shortened(group), xlabel="norm of the gradient", ylabel=_unit(train)
+        )
         axis.set_xscale("log")
         plain_log(axis.xaxis)
         axis.legend(frameon=False, fontsize="small")

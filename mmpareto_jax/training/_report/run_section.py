@@ -9,10 +9,12 @@ from typing import Any
 
 import mmpareto_jax as mmp
 from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._described.names import shortened
 from mmpareto_jax.training._report import html
 from mmpareto_jax.training._report.run_figures import run_figures
 from mmpareto_jax.training._run.metrics import read_metrics
 from mmpareto_jax.training._run.workdir import read_record
+from mmpareto_jax.training._study.summary import legend, titled
 from mmpareto_jax.training._tasks.criteria import Measure
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}
@@ -21,13 +23,17 @@ _CAPTIONS = {
     "(faint, a moving mean).",
     "cosine": "Cosine of the objectives' gradients on the parameters that they share; "
     "a step with a conflict is in the other colour.",
-    "weights": "Share of each objective's weight in the combination.",
+    "weights": "Share of each objective's weight in the combination; equal shares lie "
+    "upon each other, the wider marks below.",
     "gradient_norms": "Norms of the objectives' gradients on the parameters that they "
     "share.",
     "probe": "What the probes have seen of the task's objectives, over all parameters: "
     "the cosine of an objective's own direction and the step of the plain sum, and of "
     "the optimiser; and for each group how far the sum is from the min-norm point.",
 }
+
+# Of which less is better: until a run has ended, its files have the names alone.
+_LESS = ("absolute_error/", "relative_error/", "mean_angle/", "median_angle/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +64,12 @@ class RunFiles:
         names = {k: None for k in names if not k.startswith("loss/")}
         main = [k for k in names if k.endswith(("/mean", "/joint"))]
         return [
-            Measure(k, k.split("/", 1)[1], percent=k.startswith("accuracy/"))
+            Measure(
+                k,
+                k.split("/", 1)[1],
+                higher=not k.startswith(_LESS),
+                percent=k.startswith("accuracy/"),
+            )
             for k in {**dict.fromkeys(main), **names}
         ]
 
@@ -81,10 +92,11 @@ class RunFiles:
         """The record of the epoch that is best on validation; empty without any."""
         if not self.measures:
             return {}
-        main = self.measures[0].name
-        scored = [r for r in self.validation if r.get(main) is not None]
+        main = self.measures[0]
+        sign = 1 if main.higher else -1
+        scored = [r for r in self.validation if r.get(main.name) is not None]
         # Of equal ones the last, as the trainer does.
-        return max(reversed(scored), key=lambda r: r[main], default={})
+        return max(reversed(scored), key=lambda r: sign * r[main.name], default={})
 
 
 def read_run(workdir: Path, name: str) -> RunFiles:
@@ -115,7 +127,7 @@ def run_section(run: RunFiles) -> Iterator[str]:
     )
     yield from _scores(run)
     conflicts = [
-        (f"{where} ({objectives})", f"{100 * share:.1f}")
+        (f"{where} ({shortened(objectives, 60, ', ')})", f"{100 * share:.1f}")
         for where, objectives, share in run.result.get("conflicts", {}).values()
     ]
     if conflicts:
@@ -127,9 +139,15 @@ def run_section(run: RunFiles) -> Iterator[str]:
         yield '<p class="note">No step is recorded yet.</p>'
     probes = [r for r in run.metrics if r["split"] == "probe"]
     if probes:
-        yield f"<p>{html.escape(mmp.summarize(probes))}</p>"
+        said = mmp.summarize([_short_names(record) for record in probes])
+        yield f"<p>{html.escape(said)}</p>"
     yield options(config)
     yield environment(run.environment)
+
+
+def _short_names(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record, its groups under names that a sentence has room for."""
+    return {"/".join(map(shortened, k.split("/"))): x for k, x in record.items()}
 
 
 def _scores(run: RunFiles) -> Iterator[str]:
@@ -146,17 +164,18 @@ def _scores(run: RunFiles) -> Iterator[str]:
     scores = run.scores
     if not scores:
         return
-    lines = [(titled(m), *(shown(m, s) for s in scores.values())) for m in run.measures]
+    lines = [(headed(m), *(shown(m, s) for s in scores.values())) for m in run.measures]
     yield html.table(("", *scores), lines)
     step = run.result.get("step") or run.best["step"]
     which = run.result.get("checkpoint", "best")
     note = "the best on validation" if which == "best" else "the latest"
-    yield f'<p class="note">Scores of step {html.escape(step)}, {note}.</p>'
+    said = html.escape(legend(run.measures))
+    yield f'<p class="note">Scores of step {html.escape(step)}, {note}. {said}</p>'
 
 
-def titled(measure: Measure) -> str:
-    """What heads the measure's values."""
-    return f"{measure.title}, %" if measure.percent else measure.title
+def headed(measure: Measure) -> str:
+    """What heads the measure's values: which way is better, and the unit."""
+    return f"{titled(measure)}, %" if measure.percent else titled(measure)
 
 
 def shown(measure: Measure, scores: Mapping[str, Any]) -> str:

@@ -80,6 +80,7 @@ def gradients(
     example: tuple[Any, Inputs],
     *,
     plain: bool = False,
+    rows: Callable[[Any], Any] = lambda stacked: stacked,
 ) -> Gradients:
     """The way that the config asks for.
 
@@ -90,6 +91,7 @@ def gradients(
       model_of: (params, rest) -> the model, in training mode.
       example: params and inputs, for their shapes.
       plain: sum the losses before they are differentiated, by jax alone.
+      rows: the objectives' gradients -> the same, where they are to lie on a mesh.
     """
     outputs_of = (method.probes and task.detached) or task.outputs
 
@@ -123,6 +125,7 @@ def gradients(
 
     def of(state: Any, params: Any, inputs: Inputs) -> Combined:
         (losses, seen), stacked = value_and_grads(params, inputs)
+        stacked = rows(stacked)
         combined, state = combination.update(
             stacked, state, params, losses=losses, **seen.signals
         )

@@ -7,11 +7,13 @@ import dataclasses
 import functools
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import jax
+from jax.sharding import Mesh
 
 import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
@@ -20,6 +22,13 @@ from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.callbacks import Callback, Callbacks, Start
 from mmpareto_jax.training._run.checkpoint import Checkpoints, Which
 from mmpareto_jax.training._run.metrics import conflict_share, read_metrics
+from mmpareto_jax.training._run.placement import (
+    ONE_DEVICE,
+    Placement,
+    Shard,
+    placement_of,
+)
+from mmpareto_jax.training._run.processes import Stop, first_alone, is_first, together
 from mmpareto_jax.training._run.result import Result
 from mmpareto_jax.training._run.step import Program, TrainState, make_program
 from mmpareto_jax.training._run.tally import (
@@ -49,6 +58,8 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    mesh: Mesh | str | None = None,
+    shard: Shard | None = None,
 ) -> Result: ...
 
 
@@ -60,6 +71,8 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    mesh: Mesh | str | None = None,
+    shard: Shard | None = None,
 ) -> Result: ...
 
 
@@ -70,6 +83,8 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    mesh: Mesh | str | None = None,
+    shard: Shard | None = None,
 ) -> Result:
     """Trains, and evaluates the checkpoint that was best on validation.
 
@@ -83,7 +98,14 @@ def train(
         it does not exist.
       resume: go on from the latest checkpoint. The final parameters are bitwise those
         of a run that was not interrupted.
-      callbacks: hear of the run, in this order, after those that write the files.
+      callbacks: hear of the run, in this order, after those that write the files; of
+        several processes only in the first, where they compute nothing on the mesh.
+      mesh: the devices: sizes of the axes, as "data=8" or "data=4,model=2"; "auto", all
+        devices along "data"; or a mesh with these axes. Batches are divided along
+        "data", the last dimensions of parameters along "model". None: one device; of
+        several processes as "auto". It is no part of the config: a run may go on on
+        other devices.
+      shard: "params" divides parameters and the optimiser's state along "data", too.
 
     Returns:
       The result; its ``state`` is the last one, its scores are the best checkpoint's,
@@ -93,17 +115,20 @@ def train(
       ValueError: the workdir holds a run and `resume` is False, or holds none, or
         one of another configuration, and `resume` is True; the data are not there; an
         option is of another task or method, or the method does not fit the task or its
-        model (OGM without a fusion that adds). Nothing is changed then.
+        model (OGM without a fusion that adds); or there are fewer devices than `mesh`
+        has, or they do not divide the batch. Nothing is changed then.
     """
     if isinstance(task, Config):
         task, config, workdir = None, task, config
     workdir = Path(workdir)
     asked = config if task is None else config_of(task, config)
-    refuse_other_run(workdir, asked, resume)
-    run = _Run(workdir, config, task)
+    first_alone(lambda: refuse_other_run(workdir, asked, resume))
+    placement = placement_of(mesh, shard)
+    run = together(lambda: _Run(workdir, config, task, placement))
     config, task, program = run.config, run.task, run.program
-    claim(workdir, config, resume)
-    hear = Callbacks([JsonLines(), TensorBoard(), *callbacks])
+    first_alone(lambda: claim(workdir, config, resume, placement.describe()))
+    heard = [JsonLines(), TensorBoard(), *callbacks]
+    hear = Callbacks(heard if is_first() else [])
     with (
         contextlib.closing(hear),
         contextlib.closing(run.open_checkpoints()) as checkpoints,
@@ -132,15 +157,17 @@ def train(
                 on_pause=on_pause,
                 on_tick=hear.on_tick,
                 on_probe=hear.on_probe,
-                on_cut=functools.partial(write_cut, workdir),
+                on_cut=functools.partial(write_cut, workdir) if is_first() else None,
                 cut=read_cut(workdir, first),
-                stopped=stopped.is_set,
+                stopped=Stop(placement, stopped.is_set),
+                placement=placement,
             )
+        together(lambda: None)  # the first has written what the others read now
         result = run.result("best")
         finished = int(state.step) >= config.num_steps
         result = dataclasses.replace(result, finished=finished, state=state)
-        write_result(result)
-        if finished:
+        first_alone(lambda: write_result(result))
+        if finished and is_first():
             forget_cut(workdir)
         hear.on_end(result)
     return result
@@ -159,6 +186,7 @@ def fit(
     on_cut: Callable[[Cut], None] | None = None,
     cut: Cut | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    placement: Placement = ONE_DEVICE,
 ) -> TrainState:
     """The loop, from `state` to the end of the run.
 
@@ -177,6 +205,7 @@ def fit(
       on_cut: called with the record, which is not complete, where the run is stopped.
       cut: that of the run that goes on.
       stopped: whether to end the run after the current step.
+      placement: of the batches.
 
     Returns:
       The state at the end.
@@ -188,13 +217,14 @@ def fit(
         seed=config.seed,
         start_step=start,
         transform=task.transform,
+        rows=placement.rows,
     )
     steps = _Steps(program, on_step, cut)
     for step in range(start + 1, config.num_steps + 1):
         epoch, within = divmod(step - 1, config.steps_per_epoch)
         if program.between_epochs and epoch and not within:
             state = program.between_epochs(state, config, epoch, task.data)
-        batch = next(batches)
+        batch = placement.batch(next(batches), config.batch_size)
         due = on_probe and config.probe_every and step % config.probe_every == 0
         probed = program.probe(state, batch) if due else None
         state = steps.take(state, batch)
@@ -263,7 +293,12 @@ class _Steps:
 
 
 def evaluate(
-    workdir: str | Path, which: Which = "best", *, task: Task | None = None
+    workdir: str | Path,
+    which: Which = "best",
+    *,
+    task: Task | None = None,
+    mesh: Mesh | str | None = None,
+    shard: Shard | None = None,
 ) -> Result:
     """Evaluates a checkpoint of a finished or stopped run.
 
@@ -272,6 +307,8 @@ def evaluate(
       which: "best" on validation, or "latest". Where none was validated yet, the latest
         stands in for the best.
       task: what it was trained on, where that was made in Python.
+      mesh: the devices, as of ``train``; not necessarily those it was trained on.
+      shard: as of ``train``.
 
     Returns:
       The result; its ``state`` is the checkpoint's, its ``checkpoint`` the one that was
@@ -282,7 +319,8 @@ def evaluate(
         checkpoint, or a checkpoint with other parameters; or the data are not there.
     """
     workdir = Path(workdir)
-    run = _Run(workdir, read_config(workdir), task)
+    placement = placement_of(mesh, shard)
+    run = _Run(workdir, read_config(workdir), task, placement)
     with contextlib.closing(run.open_checkpoints()):
         return run.result(which)
 
@@ -290,10 +328,12 @@ def evaluate(
 class _Run:
     """The parts of a run, as training and evaluation both need them."""
 
-    def __init__(self, workdir: Path, config: Config, task: Task | None):
+    def __init__(
+        self, workdir: Path, config: Config, task: Task | None, placement: Placement
+    ):
         self.workdir = workdir
         self.task, self.config = settled(task or make_task(config), config)
-        self.program = make_program(self.config, self.task)
+        self.program = make_program(self.config, self.task, placement=placement)
 
     def open_checkpoints(self) -> Checkpoints:
         """Those of the workdir, whose directory is made where there is none."""
@@ -338,11 +378,17 @@ def _stop_signals() -> Iterator[threading.Event]:
         yield stopped
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    # None: of a library, not of Python.
+    before = {n: signal.getsignal(n) or signal.SIG_DFL for n in numbers}
+    first: list[float] = []
 
     def stop(number: int, _: Any) -> None:
-        stopped.set()
-        signal.signal(number, before[signal.Signals(number)])
+        if not stopped.is_set():
+            stopped.set()
+            first.append(time.monotonic())
+        elif time.monotonic() - first[0] > 1:  # no second copy of the first one
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
 
     for number in numbers:
         signal.signal(number, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import optax
 from flax import nnx
 
 import mmpareto_jax as mmp
-from mmpareto_jax.data import Source, as_examples, eval_batches
+from mmpareto_jax.data import Source, as_examples
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.base import Epoch
@@ -24,8 +25,10 @@ from mmpareto_jax.training._run.gradients import (
     probe_of,
 )
 from mmpareto_jax.training._run.optimizer import optimizer
+from mmpareto_jax.training._run.placement import ONE_DEVICE, Placement
 from mmpareto_jax.training._run.tally import Tally
 from mmpareto_jax.training._tasks.base import Task
+from mmpareto_jax.training._tasks.precise import precise
 
 
 class TrainState(NamedTuple):
@@ -57,9 +60,13 @@ class Program(NamedTuple):
       tally: (state, batch) -> how the step's metrics are packed; computes nothing.
       logged: (state, tally, batch) -> (state, tally with this step's metrics): the same
         step, whose metrics stay on the device; donates the state.
+      logged_each: ``logged`` of several runs, whose states, tallies and batches are
+        stacked.
       probe: (state, batch) -> what ``mmp.probe`` sees of the task's objectives and of
         the update of this step, which it does not make.
       evaluate: (state, examples) -> name -> float: losses and measures of all.
+      evaluate_each: (states of several runs, stacked; examples) -> for each run what
+        ``evaluate`` gives.
       features: (state, examples) -> encoder -> features [N, D] of all.
       restart: (seed, learning rate) -> the state before the first step of another run
         of the same program; nothing is compiled for it.
@@ -72,8 +79,10 @@ class Program(NamedTuple):
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
     tally: Callable[[TrainState, Batch], Tally]
     logged: Callable[[TrainState, Any, Batch], tuple[TrainState, jax.Array]]
+    logged_each: Callable[[TrainState, Any, Batch], tuple[TrainState, jax.Array]]
     probe: Callable[[TrainState, Batch], mmp.Probe]
     evaluate: Callable[[TrainState, Source], dict[str, float]]
+    evaluate_each: Callable[[TrainState, Source], list[dict[str, float]]]
     features: Callable[[TrainState, Source], dict[str, np.ndarray]]
     restart: Callable[[int, float], TrainState]
     between_epochs: (
@@ -95,12 +104,21 @@ def _of_this_step(combination: Any) -> dict[str, dict[str, jax.Array]]:
     }
 
 
-def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
+def make_program(
+    config: Config,
+    task: Task,
+    *,
+    plain: bool = False,
+    placement: Placement = ONE_DEVICE,
+) -> Program:
     """Builds the model, infers the groups and makes both steps.
 
     With `plain` the losses are summed before they are differentiated, by jax alone:
-    what a method is timed against.
+    what a method is timed against. With a mesh in `placement` states and batches are
+    to lie on it as that says.
     """
+    placement.check(config.batch_size)
+    task = precise(task) if config.precision == "highest" else task
     method = method_of(config)
     model = task.make_model(nnx.Rngs(config.seed))
     graphdef, variables = nnx.split(model)
@@ -111,11 +129,19 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     def model_of(params: Any, rest: Any) -> Any:
         return nnx.merge(graphdef, params, rest, copy=True)
 
-    example = as_examples(task.data["train"]).batch(np.arange(config.batch_size))
+    example = as_examples(task.data["train"]).take(np.arange(config.batch_size))
     shapes = nnx.eval_shape(task.outputs, model, example)
     memory = method.memory(shapes)
     inputs = Inputs(rest, memory, example)
-    way = gradients(config, task, method, model_of, (params, inputs), plain=plain)
+    way = gradients(
+        config,
+        task,
+        method,
+        model_of,
+        (params, inputs),
+        plain=plain,
+        rows=functools.partial(placement.divided, leading=1),
+    )
     look = probe_of(task, model_of)
     tx = optimizer(config)
 
@@ -133,13 +159,14 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     def updated(state: TrainState, batch: Batch) -> tuple[Combined, Any, Any]:
         combination, optimizer = state.opt_state
         inputs = Inputs(state.rest, state.memory, batch)
-        found = way.of(combination, state.params, inputs)
-        return found, *tx.update(found.gradient, optimizer, state.params)
+        found = way.of(combination, placement.gathered(state.params), inputs)
+        gradient = placement.divided(found.gradient)
+        return found, *tx.update(gradient, optimizer, state.params)
 
     def probe(state: TrainState, batch: Batch) -> mmp.Probe:
         _, updates, _ = updated(state, batch)
         inputs = Inputs(state.rest, state.memory, batch)
-        return look(state.params, inputs, update=updates)
+        return look(placement.gathered(state.params), inputs, update=updates)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         found, updates, optimizer = updated(state, batch)
@@ -164,7 +191,20 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         )
         return after, metrics
 
-    compiled = jax.jit(step, donate_argnums=0)
+    def where(state: TrainState) -> TrainState:
+        """The sharding of every leaf."""
+        by_shape = {"params": state.params, "opt_state": state.opt_state}
+        at: TrainState = placement.copied(state)
+        return at._replace(**placement.state(by_shape))
+
+    def placed(params: Any, rest: Any, opt_state: Any, memory: Any) -> TrainState:
+        state = TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, memory)
+        put: TrainState = placement.put(state, where(state))
+        return put
+
+    first = placed(params, rest, begin(params, config.seed), memory)
+    by_step = (where(first), placement.copied(0))
+    compiled = placement.jit(step, by_step, donate_argnums=0)
 
     def tally_of(state: TrainState, batch: Batch) -> Tally:
         return Tally.of(jax.eval_shape(compiled, state, batch)[1])
@@ -176,27 +216,43 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
         after, metrics = compiled(state, batch)
         return after, Tally.of(metrics).add(tally, metrics)
 
-    @jax.jit
+    @placement.jit
     def sums_of_batch(params: Any, rest: Any, batch: Batch) -> Any:
-        model = nnx.merge(eval_graphdef, params, rest, copy=True)
+        whole = placement.gathered(params)
+        model = nnx.merge(eval_graphdef, whole, rest, copy=True)
         return task.sums(task.outputs(model, batch), batch, batch["mask"])
 
     def evaluate(state: TrainState, source: Source) -> dict[str, float]:
-        totals = [sums_of_batch(state.params, state.rest, x) for x in held_out(source)]
+        batches = held_out(source)
+        return scores([sums_of_batch(state.params, state.rest, x) for x in batches])
+
+    sums_of_each = jax.jit(jax.vmap(sums_of_batch, (0, 0, None)))
+
+    def evaluate_each(states: TrainState, source: Source) -> list[dict[str, float]]:
+        batches = held_out(source)
+        totals = jax.device_get(
+            [sums_of_each(states.params, states.rest, x) for x in batches]
+        )
+        return [
+            scores(jax.tree.map(lambda x, i=i: x[i], totals))
+            for i in range(len(states.step))
+        ]
+
+    def scores(totals: list[Any]) -> dict[str, float]:
         # In float64: a count of pixels exceeds what float32 can count.
         added = jax.tree.map(
             lambda *x: sum(np.asarray(v, np.float64) for v in x), *totals
         )
-        scores = {k: float(x) for k, x in sorted(task.scores(added).items())}
-        return scores | task.overall(scores)
+        found = {k: float(x) for k, x in sorted(task.scores(added).items())}
+        return found | task.overall(found)
 
-    def held_out(source: Source) -> Iterator[dict[str, np.ndarray]]:
-        size = min(task.eval_batch, len(as_examples(source)))
-        return eval_batches(source, batch_size=size, fill=task.fill)
+    def held_out(source: Source) -> Iterator[dict[str, Any]]:
+        return placement.held_out(source, task.eval_batch, task.fill)
 
-    @jax.jit
+    @placement.jit
     def features_of_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
-        model = nnx.merge(eval_graphdef, params, rest, copy=True)
+        whole = placement.gathered(params)
+        model = nnx.merge(eval_graphdef, whole, rest, copy=True)
         return task.outputs(model, batch).features
 
     def features(state: TrainState, source: Source) -> dict[str, np.ndarray]:
@@ -209,31 +265,32 @@ def make_program(config: Config, task: Task, *, plain: bool = False) -> Program:
     def restart(seed: int, lr: float) -> TrainState:
         variables = nnx.state(task.make_model(nnx.Rngs(seed)))
         params, rest = nnx.split_state(variables, nnx.Param, ...)
-        opt_state = optax.tree.set(begin(params, seed), peak=jnp.asarray(lr))
+        opt_state = optax.tree.set(begin(params, seed), peak=jnp.asarray(lr, float))
         # A memory of its own: the first step takes it.
         fresh = method.memory(shapes)
-        return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, fresh)
+        return placed(params, rest, opt_state, fresh)
 
     def between_epochs(
         state: TrainState, run: Config, number: int, data: Mapping[str, Source]
     ) -> TrainState:
         assert method.between_epochs is not None
-        first = restart(run.seed, run.lr).params
-        epoch = Epoch(number, run, data, evaluate, features, first)
+        start = restart(run.seed, run.lr).params
+        epoch = Epoch(number, run, data, evaluate, features, start)
         after: TrainState = method.between_epochs(state, epoch)
-        return after
+        moved: TrainState = placement.put(after, where(after))
+        return moved
 
     return Program(
         way.groups,
-        TrainState(
-            jnp.zeros((), jnp.int32), params, rest, begin(params, config.seed), memory
-        ),
+        first,
         compiled,
         tally_of,
-        jax.jit(logged, donate_argnums=0),
+        placement.jit(logged, by_step, donate_argnums=0),
+        jax.jit(jax.vmap(logged), donate_argnums=0),
         # A program of its own, so that the step is the same with it and without.
-        jax.jit(probe),
+        placement.jit(probe),
         evaluate,
+        evaluate_each,
         features,
         restart,
         between_epochs if method.between_epochs else None,

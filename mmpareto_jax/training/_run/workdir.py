@@ -7,10 +7,9 @@ import importlib.metadata
 import json
 import math
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import jax
 
 from mmpareto_jax._version import __version__
 from mmpareto_jax.training._config import Config, renamed
@@ -43,8 +42,16 @@ def refuse_other_run(workdir: Path, config: Config, resume: bool) -> None:
         )
 
 
-def claim(workdir: Path, config: Config, resume: bool) -> None:
+def claim(
+    workdir: Path, config: Config, resume: bool, devices: Mapping[str, Any]
+) -> None:
     """Makes the workdir this run's: writes its config.json.
+
+    Args:
+      workdir: of the run.
+      config: of the run.
+      resume: whether it goes on.
+      devices: what it runs on, which stands in the file for each time that it began.
 
     Raises:
       ValueError: as of `refuse_other_run`.
@@ -54,15 +61,17 @@ def claim(workdir: Path, config: Config, resume: bool) -> None:
     if resume:
         # A run that goes on is no longer at what it came to.
         (workdir / "result.json").unlink(missing_ok=True)
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    devices = jax.devices()
-    record = {
-        "config": config.to_dict(),
-        "versions": versions(),
-        "device": f"{len(devices)} × {devices[0].device_kind}",
-        "started": now(),
-    }
+        record = read_record(path)
+        again = {**devices, "started": now()}
+        record["resumed"] = [*record.get("resumed", ()), again]
+    else:
+        workdir.mkdir(parents=True, exist_ok=True)
+        record = {
+            "config": config.to_dict(),
+            "versions": versions(),
+            **devices,
+            "started": now(),
+        }
     path.write_text(json.dumps(record, indent=2) + "\n")
 
 

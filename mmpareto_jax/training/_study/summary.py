@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmpareto_jax.training._study.compare import Comparison
+from mmpareto_jax.training._described.names import shortened
+from mmpareto_jax.training._study.comparison import Comparison
 from mmpareto_jax.training._study.run_once import Record
 from mmpareto_jax.training._study.scores import (
     Difference,
@@ -87,7 +89,7 @@ def summarize(
       >>> measures = [training.Measure("accuracy/joint", "multimodal")]
       >>> rows = training.summarize(plan, records, measures)
       >>> print(training.markdown(rows, measures))
-      | method | lr | multimodal | − uniform | − uniform-gamma |
+      | method | lr | multimodal ↑ | − uniform | − uniform-gamma |
       |---|---|---|---|---|
       | mmpareto | 0.1 | 85.5 ± 0.7 | +4.5 [-1.9, +10.9], p = 0.070 |  |
       | uniform | 0.1 | 81.0 ± 1.4 |  |  |
@@ -143,6 +145,30 @@ def summarize(
     return rows
 
 
+def titled(measure: Measure) -> str:
+    """What people call the measure, and which way is better."""
+    return f"{measure.title} {'↑' if measure.higher else '↓'}"
+
+
+def legend(measures: Sequence[Measure]) -> str:
+    """The sentence that says what their values are."""
+    ways = {measure.higher for measure in measures}
+    said = [
+        f"{'↑' if way else '↓'} {'more' if way else 'less'} is better"
+        for way in (True, False)
+        if way in ways
+    ]
+    if any(measure.percent for measure in measures):
+        said.append("shares are in %")
+    if any(measure.name == "score/mean" for measure in measures):
+        said.append(
+            "the score is 100 times the mean logarithm of the tasks' measures, so that "
+            "1 more is 1 % better"
+        )
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def markdown(
     rows: Sequence[Row],
     measures: Sequence[Measure],
@@ -177,15 +203,15 @@ def table_cells(
     """The cells of ``markdown``'s table, its head first."""
     probes = list(rows[0].probes)
     several = any(row.rank is not None for row in rows)
-    head = ["method", "lr", *(m.title for m in measures)]
-    head += ["Δp %", "mean rank"] if several else []
-    head += [f"{k}, probe" for k in probes]
+    head = ["method", "lr", *map(titled, measures)]
+    head += ["Δp % ↑", "mean rank ↓"] if several else []
+    head += [f"{k}, probe ↑" for k in probes]
     head += [f"− {r}" for r in _REFERENCES]
     groups = list({g: None for row in rows for g in row.conflict})
-    head += [f"conflicts, {g} %" for g in groups]
+    head += [f"conflicts, {shortened(g)} %" for g in groups]
     head += ["time of a step"] if times else []
     lines = [head]
-    for row in sorted(rows, key=lambda r: -r.scores[measures[0].name].mean()):
+    for row in _best_first(rows, measures[0]):
         cells = [row.method, f"{row.lr:g}"]
         cells += [_spread(row.scores[m.name], m.percent) for m in measures]
         if several:
@@ -199,6 +225,16 @@ def table_cells(
         cells += [f"{times[row.method]:.2f}"] if times else []
         lines.append(cells)
     return lines
+
+
+def _best_first(rows: Sequence[Row], main: Measure) -> list[Row]:
+    """By the mean of the main measure; those last that have none."""
+
+    def behind(row: Row) -> tuple[bool, float]:
+        mean = float(row.scores[main.name].mean())
+        return not math.isfinite(mean), -mean if main.higher else mean
+
+    return sorted(rows, key=behind)
 
 
 def _spread(values: np.ndarray, percent: bool) -> str:

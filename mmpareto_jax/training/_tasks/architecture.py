@@ -10,6 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from mmpareto_jax.models import (
+    MLP,
     MMTM,
     MTAN,
     BottleneckTokens,
@@ -34,6 +35,7 @@ from mmpareto_jax.models import (
     SmallCNN,
     StagedEncoder,
     SumFusion,
+    TemporalCNN,
 )
 from mmpareto_jax.training._config import Config
 
@@ -144,13 +146,50 @@ def _trunk(
     return make_encoder(config, shape, rngs)
 
 
+def default_encoder(
+    shape: tuple[int, ...], width: int, dtype: DTypeLike, rngs: nnx.Rngs
+) -> StagedEncoder:
+    """The encoder that fits examples of a shape.
+
+    Args:
+      shape: of an example: [F], features; [T, C], a series; [H, W, C], an image; or
+        [T, H, W, C], frames.
+      width: of the features, but for images of 64 pixels or more, whose are 512.
+      dtype: of the computation.
+      rngs: gives the keys.
+
+    Raises:
+      ValueError: another shape.
+    """
+    if not 1 <= len(shape) <= 4:
+        expected = "[F], [T, C], [H, W, C] or [T, H, W, C]"
+        raise ValueError(
+            f"encoder: expected examples of shape {expected}, got {list(shape)}"
+        )
+    widths = (width // 4, width // 2, width)
+    if len(shape) == 1:
+        return MLP(shape[0], (width,) * 3, dtype=dtype, rngs=rngs)
+    if len(shape) == 2:
+        return TemporalCNN(shape[-1], widths, dtype=dtype, rngs=rngs)
+    if max(shape[-3:-1]) < 64:
+        return SmallCNN(shape[-1], widths, dtype=dtype, rngs=rngs)
+    return ResNet18(shape[-1], dtype=dtype, rngs=rngs)
+
+
 def make_encoder(
     config: Config, shape: tuple[int, ...], rngs: nnx.Rngs
 ) -> StagedEncoder:
     """The encoder that a config asks for; of an example of this shape."""
     dtype, width, kind = _dtype(config), config.width, config.encoder
+    if kind == "default" and config.task == "arrays":
+        return default_encoder(shape, width, dtype, rngs)
     if kind == "default":
         kind = "cnn" if config.task in ("av-digits", "colored-digits") else "resnet18"
+    if len(shape) < 3 or (kind == "lenet" and len(shape) > 3):
+        raise ValueError(
+            f"encoder: {kind} is not for examples of shape {list(shape)}: "
+            "--encoder default"
+        )
     if kind == "resnet18":
         return ResNet18(shape[-1], dtype=dtype, rngs=rngs)
     if kind == "lenet":
@@ -161,7 +200,7 @@ def make_encoder(
         widths = (width // 4, width // 2, width)
         return SmallCNN(shape[-1], widths, dtype=dtype, rngs=rngs)
     # Four by four patches of an image; of a large one, patches of 16.
-    patch = tuple(n // 4 if n < 64 else 16 for n in shape[-3:-1])
+    patch = tuple(max(1, n // 4) if n < 64 else 16 for n in shape[-3:-1])
     return PatchTransformer(
         shape, (patch[0], patch[1]), features=width, depth=3, dtype=dtype, rngs=rngs
     )
@@ -169,23 +208,3 @@ def make_encoder(
 
 def _dtype(config: Config) -> Any:
     return jnp.bfloat16 if config.precision == "bf16" else jnp.float32
-
-
-def default_encoder(
-    shape: tuple[int, ...],
-    width: int,
-    *,
-    dtype: DTypeLike = jnp.float32,
-    rngs: nnx.Rngs,
-) -> StagedEncoder:
-    """An encoder for examples of this shape: a small CNN of small images, else ResNet.
-
-    Args:
-      shape: [H, W, C] or [T, H, W, C].
-      width: of the features, but for ResNet-18.
-      dtype: of the computation.
-      rngs: gives the keys.
-    """
-    if len(shape) in (3, 4) and max(shape[-3:-1]) >= 64:
-        return ResNet18(shape[-1], dtype=dtype, rngs=rngs)
-    return SmallCNN(shape[-1], (width // 4, width // 2, width), dtype=dtype, rngs=rngs)

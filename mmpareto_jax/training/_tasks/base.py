@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from mmpareto_jax.data import First, Source, Transform, as_examples
+from mmpareto_jax.data import Source, Transform, first_examples
 from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._tasks.criteria import Criterion, Measure
@@ -52,6 +52,15 @@ class Task:
         that train by the joint loss alone; None: the task has no such heads.
       fusion: how modalities meet, by the name of ``--fusion``; None: in another way.
       sharing: what several tasks share, by the name of ``--sharing``; None: another.
+
+    Raises:
+      ValueError: the splits are not these three.
+
+    Example:
+      >>> from mmpareto_jax.training import Config, make_task
+      >>> task = make_task(Config(train_examples=32))
+      >>> task.name, task.main, sorted(task.criteria)
+      ('av-digits', ('joint',), ['audio', 'joint', 'visual'])
     """
 
     name: str
@@ -79,19 +88,27 @@ class Task:
             )
 
     def first(self, size: int) -> Task:
-        """The task with only so many training examples, the first ones."""
-        train = as_examples(self.data["train"])
-        if size >= len(train):
-            return self
-        source = self.data["train"]
-        if isinstance(source, Mapping):
-            fewer: Source = {k: x[:size] for k, x in source.items()}
-        else:
-            fewer = First(train, size)
+        """The task with only so many training examples, the first ones.
+
+        Args:
+          size: how many, at least 1.
+
+        Returns:
+          The task; the same where there are no more.
+        """
+        fewer = first_examples(self.data["train"], size)
         return dataclasses.replace(self, data={**self.data, "train": fewer})
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
-        """Objective -> its loss on the batch, a scalar."""
+        """What is differentiated.
+
+        Args:
+          outputs: of the model, for the batch.
+          batch: name -> array [B, ...].
+
+        Returns:
+          Objective -> its loss on the batch, a scalar.
+        """
         return {
             name: self.criteria[name].loss(z, self.criteria[name].of(batch))
             for name, z in outputs.logits.items()
@@ -100,20 +117,36 @@ class Task:
     def sums(
         self, outputs: Outputs, batch: Batch, mask: jax.Array
     ) -> dict[str, dict[str, jax.Array]]:
-        """Objective or measure -> what is added up over batches; the mask is [B]."""
+        """What scores are made of, once it is added up over batches.
+
+        Args:
+          outputs: of the model, for the batch.
+          batch: name -> array [B, ...].
+          mask: [B], 1 for examples and 0 for what fills the batch.
+
+        Returns:
+          Objective, or "measure/" and a measure -> name -> array.
+        """
         seen = next(iter(outputs.logits.values()))
         found = {
             name: self.criteria[name].sums(z, self.criteria[name].of(batch), mask)
             for name, z in outputs.logits.items()
         }
         judged = {
-            name: criterion.sums(seen, criterion.of(batch), mask)
+            f"measure/{name}": criterion.sums(seen, criterion.of(batch), mask)
             for name, criterion in self.judged.items()
         }
         return found | judged
 
     def scores(self, sums: Mapping[str, Any]) -> dict[str, Any]:
-        """Measure or "loss/objective" -> its value."""
+        """Losses and measures of all that was added up.
+
+        Args:
+          sums: of `sums`, added up.
+
+        Returns:
+          Measure or "loss/objective" -> its value.
+        """
         found = {
             f"{kind}/{name}": value
             for name, x in sums.items()
@@ -121,7 +154,7 @@ class Task:
             for kind, value in self.criteria[name].scores(x).items()
         }
         judged = {
-            name: criterion.scores(sums[name])["value"]
+            name: criterion.scores(sums[f"measure/{name}"])["value"]
             for name, criterion in self.judged.items()
         }
         return found | judged
@@ -153,6 +186,12 @@ class Task:
         over tasks of the mean of 100 log(measure), with the sign that makes more
         better. A difference of 1 between two models is a relative improvement by 1 %.
         Without any measure, the sum of the losses.
+
+        Args:
+          scores: of `scores`.
+
+        Returns:
+          Its name -> its value; empty where the first measure is of one objective.
         """
         main = self.measures[0].name
         if main == "loss/sum":
@@ -174,7 +213,14 @@ class Task:
         return {main: total / len(self.main)}
 
     def better(self, scores: Mapping[str, float]) -> float:
-        """The main measure of these scores, with the sign that makes more better."""
+        """By what checkpoints and learning rates are chosen.
+
+        Args:
+          scores: of a split.
+
+        Returns:
+          The main measure, with the sign that makes more better.
+        """
         main = self.measures[0]
         return scores[main.name] if main.higher else -scores[main.name]
 

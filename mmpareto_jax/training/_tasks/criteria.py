@@ -71,11 +71,26 @@ class Criterion(NamedTuple):
     kinds: Mapping[str, tuple[str, bool, bool]]
 
     def of(self, batch: Batch) -> Any:
-        """What the predictions for a batch are compared with."""
+        """What the predictions for a batch are compared with.
+
+        Args:
+          batch: name -> array [B, ...].
+
+        Returns:
+          The target's array, or the whole batch.
+        """
         return batch if self.target is None else batch[self.target]
 
     def measures(self, objective: str, title: str) -> tuple[Measure, ...]:
-        """Its measures, for an objective with this name and title."""
+        """What is reported of it.
+
+        Args:
+          objective: its name.
+          title: what people call it.
+
+        Returns:
+          A measure for each of `kinds`, in their order.
+        """
         plain = len(self.kinds) == 1
         return tuple(
             Measure(f"{kind}/{objective}", title if plain else name, higher, percent)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -203,7 +204,7 @@ def task(
       The task.
 
     Raises:
-      ValueError: no loss, a split is missing, or a measure that has the name of a loss.
+      ValueError: no loss, or a split is missing.
       TypeError: a model of another kind, or a measure without a direction.
 
     Example:
@@ -234,9 +235,7 @@ def task(
                 f"task {name}: measures: {measure}: expected higher_is_better(...) or "
                 f"lower_is_better(...), got {type(judge).__name__}"
             )
-        if measure in losses:
-            raise ValueError(f"task {name}: measures: {measure} is a loss's name")
-    example = as_examples(data["train"]).batch(np.arange(1))
+    example = as_examples(data["train"]).take(np.arange(1))
 
     def outputs(model: Any, batch: Batch) -> Outputs:
         found = forward(model, batch)
@@ -273,7 +272,7 @@ def shapes_of(
     source: Source, read: Read = lambda _, x: x
 ) -> dict[str, tuple[int, ...]]:
     """Modality -> the shape of an example as its encoder sees it."""
-    example = as_examples(source).batch(np.arange(1))
+    example = as_examples(source).take(np.arange(1))
 
     def shape(name: str, x: Any) -> tuple[int, ...]:
         found = jax.eval_shape(functools.partial(read, name), x)
@@ -283,7 +282,7 @@ def shapes_of(
 
 
 def _default_encoder(shape: tuple[int, ...], width: int, rngs: nnx.Rngs) -> Any:
-    return default_encoder(shape, width, rngs=rngs)
+    return default_encoder(shape, width, jnp.float32, rngs)
 
 
 def _check_splits(name: str, data: Mapping[str, Source]) -> None:
@@ -304,7 +303,7 @@ def _classes(
     """The number of classes, once what is there fits together."""
     largest = -1
     for split, source in data.items():
-        example = as_examples(source).batch(np.arange(1))
+        example = as_examples(source).take(np.arange(1))
         found = set(example)
         if found != {*modalities, "label"}:
             raise ValueError(

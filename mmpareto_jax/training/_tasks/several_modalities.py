@@ -101,7 +101,7 @@ def _with_contradictions(
 
 # --- Data sets that were prepared
 
-# Array -> mean and standard deviation of its pixels in [0, 1]; other arrays are ready.
+# Array -> mean and standard deviation of its pixels in [0, 1].
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _PIXELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "visual": _IMAGENET,
@@ -112,6 +112,7 @@ _PIXELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "gray": ((0.1307,), (0.3081,)),
     "color": ((0.1307,) * 3, (0.3081,) * 3),
 }
+_UNKNOWN = ((0.5,), (0.5,))
 _CROPPED: dict[str, str] = {"crema-d": "visual", "kinetics-sounds": "visual"}
 
 
@@ -123,13 +124,16 @@ def prepared_modalities(config: Config) -> Task:
     arrays = {split: dict(found) for split, found in prepared.arrays.items()}
     arrays["train"] = {k: x[: config.num_train] for k, x in arrays["train"].items()}
 
+    pixels = {name: _pixels(name, x) for name, x in arrays["train"].items()}
+
     def read(name: str, x: jax.Array) -> jax.Array:
         if x.ndim == 6:  # evaluation: nobody has drawn one of the candidates
             x = middle_frames(x)
-        if name not in _PIXELS:
+        found = pixels[name]
+        if found is None:
             return x.astype(jnp.float32)
         # Bytes travel to the device, and become numbers there.
-        mean, scale = (jnp.array(v) for v in _PIXELS[name])
+        mean, scale = (jnp.array(v) for v in found)
         shape = (1,) * (x.ndim - 1) + (-1,)
         return (x / 255.0 - mean.reshape(shape)) / scale.reshape(shape)
 
@@ -138,3 +142,15 @@ def prepared_modalities(config: Config) -> Task:
         name = _CROPPED[config.task]
         transform = augmentation({name: arrays["train"][name].shape[-2]})
     return _built_in(config, arrays, len(prepared.classes), read, transform)
+
+
+def _pixels(
+    name: str, x: np.ndarray
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation of pixels in [0, 1]; None: the array is ready as it is."""
+    if x.dtype != np.uint8 or x.ndim < 4:
+        return None
+    known = _PIXELS.get(name, _UNKNOWN)
+    if len(known[0]) == x.shape[-1]:
+        return known
+    return _UNKNOWN if x.shape[-1] in (1, 3) else None

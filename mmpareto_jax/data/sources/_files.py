@@ -1,0 +1,47 @@
+"""Where the files of the prepared form lie, and small ones that are written whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+SPLITS = ("train", "validation", "test")
+# Of an array: it becomes a part of a file's name, and of an attribute's.
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
+
+
+def is_name(text: str) -> bool:
+    """Whether an array may be called so: its file then lies where it should.
+
+    Example:
+      >>> is_name("audio_2"), is_name("../audio"), is_name("")
+      (True, False, False)
+    """
+    return re.fullmatch(NAME, text) is not None
+
+
+def array_path(directory: Path, split: str, name: str) -> Path:
+    """Where an array lies."""
+    return directory / f"{split}-{name}.npy"
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """What the file holds; None where there is none."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a whole file or none."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,240 @@
+"""The rules of the library, in a few words each."""
+
+from __future__ import annotations
+
+from mmpareto_jax.training._choices import MethodName
+from mmpareto_jax.training._described.described import Described, Kind
+
+
+def _rule(
+    function: str,
+    words: str,
+    line: str,
+    paper: str,
+    *,
+    needs: str = "",
+    note: str = "",
+    kind: Kind = "rule",
+) -> Described:
+    return Described(kind, words, line, paper, needs, note, f"weightings.{function}")
+
+
+RULES: dict[MethodName, Described] = {
+    "mmpareto": _rule(
+        "mmpareto",
+        "this package's",
+        "the min-norm weights where gradients conflict",
+        "MMPareto, ICML 2024",
+    ),
+    "pareto": Described(
+        "rule",
+        "always min-norm",
+        "MMPareto's plain ancestor: mgda at every step",
+        "MGDA, 2012; NeurIPS 2018",
+        documented="weightings.mgda",
+    ),
+    "mgda": _rule(
+        "mgda",
+        "min-norm point",
+        "the shortest convex combination of the gradients",
+        "MGDA, 2012; NeurIPS 2018",
+    ),
+    "pcgrad": _rule(
+        "pcgrad",
+        "projections",
+        "each gradient loses what conflicts with another",
+        "PCGrad, NeurIPS 2020",
+        note="random",
+    ),
+    "gradvac": _rule(
+        "gradvac",
+        "usual cosines",
+        "gradients are turned until cosines are as usual",
+        "GradVac, ICLR 2021",
+        note="random; state",
+    ),
+    "cagrad": _rule(
+        "cagrad",
+        "worst near mean",
+        "the best worst case near the mean gradient",
+        "CAGrad, NeurIPS 2021",
+        note="promises with c=0.5; descends if c ≥ 1",
+    ),
+    "imtl-g": _rule(
+        "imtl_g",
+        "equal projections",
+        "the same projection on every gradient",
+        "IMTL-G, ICLR 2021",
+    ),
+    "nash-mtl": _rule(
+        "nash_mtl",
+        "bargaining",
+        "the Nash bargaining solution of the objectives",
+        "Nash-MTL, ICML 2022",
+        note="state; promises with max_norm=0",
+    ),
+    "aligned-mtl": _rule(
+        "aligned_mtl",
+        "alignment",
+        "principal components are made equally long",
+        "Aligned-MTL, CVPR 2023",
+    ),
+    "upgrad": _rule(
+        "upgrad",
+        "dual cone, each",
+        "each gradient is projected on the dual cone",
+        "UPGrad, 2024",
+    ),
+    "dualproj": _rule(
+        "dualproj",
+        "dual cone, mean",
+        "the mean is projected on the dual cone",
+        "GEM, NeurIPS 2017",
+    ),
+    "config": _rule(
+        "config",
+        "equal cosines",
+        "the same cosine with every gradient",
+        "ConFIG, ICLR 2025",
+        note="descends if the gradients are independent",
+    ),
+    "fairgrad": _rule(
+        "fairgrad",
+        "α-fairness",
+        "α-fair allocation of progress to the objectives",
+        "FairGrad, ICML 2024",
+        note="promises with alpha=2",
+    ),
+    "db-mtl": _rule(
+        "db_mtl",
+        "log and norm",
+        "gradients of log losses, averaged, equally long",
+        "DB-MTL, 2023",
+        needs="losses",
+        note="state",
+    ),
+    "modo": _rule(
+        "modo",
+        "a step to mgda",
+        "one projected step towards the min-norm weights",
+        "MoDo, NeurIPS 2023",
+        note="state",
+    ),
+    "sdmgrad": _rule(
+        "sdmgrad",
+        "near a mean",
+        "some steps towards min-norm weights, near a mean",
+        "SDMGrad, NeurIPS 2023",
+        note="state",
+    ),
+    "gradnorm": _rule(
+        "gradnorm",
+        "trained norms",
+        "weights learnt for norms that suit the pace",
+        "GradNorm, ICML 2018",
+        needs="losses",
+        note="state",
+    ),
+    "metabalance": _rule(
+        "metabalance",
+        "first one's norm",
+        "others are scaled to the first one's norm",
+        "MetaBalance, WWW 2022",
+        note="state",
+    ),
+    "graddrop": _rule(
+        "graddrop",
+        "drawn signs",
+        "one sign is drawn for each coordinate",
+        "GradDrop, NeurIPS 2020",
+        needs="the Jacobian",
+        note="random",
+    ),
+    "trimmed-mean": _rule(
+        "trimmed_mean",
+        "no extremes",
+        "the mean without each coordinate's extremes",
+        "ICML 2018",
+        needs="the Jacobian, at least 3 objectives",
+    ),
+    "krum": _rule(
+        "krum",
+        "central one",
+        "the gradient that is closest to its neighbours",
+        "NeurIPS 2017",
+        needs="at least 3 objectives",
+    ),
+    "uncertainty": _rule(
+        "uncertainty",
+        "trained variances",
+        "losses over variances that are learnt",
+        "UW, CVPR 2018",
+        needs="losses",
+        note="state",
+    ),
+    "dwa": _rule(
+        "dwa",
+        "slow ones more",
+        "more weight for losses that fell less last epoch",
+        "DWA, CVPR 2019",
+        needs="losses",
+        note="state",
+    ),
+    "geometric-mean": _rule(
+        "geometric_mean",
+        "of the losses",
+        "the geometric mean of the losses",
+        "GLS, CVPR-W 2019",
+        needs="losses",
+    ),
+    "stch": _rule(
+        "stch",
+        "smooth maximum",
+        "the smooth maximum of the losses",
+        "STCH, ICML 2024",
+        needs="losses",
+    ),
+    "famo": _rule(
+        "famo",
+        "equal progress",
+        "weights learnt so that all log losses fall alike",
+        "FAMO, NeurIPS 2023",
+        needs="losses",
+        note="state",
+    ),
+    "imtl-l": _rule(
+        "imtl_l",
+        "equal losses",
+        "weights learnt so that all weighted losses are 1",
+        "IMTL-L, ICLR 2021",
+        needs="losses",
+        note="state",
+    ),
+    "uniform": _rule(
+        "uniform",
+        "plain sum",
+        "the sum of the gradients, as without a method",
+        "the plain sum",
+        kind="control",
+    ),
+    "mean": _rule(
+        "mean", "average", "the mean of the gradients", "the average", kind="control"
+    ),
+    "random": _rule(
+        "random",
+        "random gradients",
+        "random weights of the gradients",
+        "RLW, TMLR 2022",
+        note="random",
+        kind="control",
+    ),
+    "rlw": _rule(
+        "rlw",
+        "random losses",
+        "random weights of the losses",
+        "RLW, TMLR 2022",
+        needs="losses",
+        note="random",
+        kind="control",
+    ),
+}

@@ -1,0 +1,391 @@
+"""Tests for tasks of a user's own: any data, any model, any losses."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from mmpareto_jax import cli
+from mmpareto_jax.data import FunctionExamples, train_batches
+from mmpareto_jax.training import (
+    Callback,
+    Config,
+    classification,
+    draw_figures,
+    evaluate,
+    higher_is_better,
+    lower_is_better,
+    make_task,
+    read_metrics,
+    task,
+    train,
+    write_report,
+)
+from mmpareto_jax.training._run.step import make_program
+from mmpareto_jax.training._tasks.settled import settled
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(200, 3)).astype(np.float32)
+ARRAYS = {"x": X, "left": X.sum(1), "right": (X**2).sum(1)}
+SPLITS = {"train": slice(120), "validation": slice(120, 157), "test": slice(157, 200)}
+DATA = {split: {k: v[s] for k, v in ARRAYS.items()} for split, s in SPLITS.items()}
+LOSSES = {
+    "left": lambda y, batch: (y[:, 0] - batch["left"]) ** 2,
+    "right": lambda y, batch: jnp.mean((y[:, 1] - batch["right"]) ** 2),
+}
+MEASURES = {
+    "squared": lower_is_better(lambda y, batch: (y[:, 0] - batch["left"]) ** 2),
+    "right": higher_is_better(
+        lambda y, batch: jnp.abs(y[:, 0] - batch["left"]) < 0.5, percent=True
+    ),
+}
+CONFIG = Config(batch_size=16, epochs=3, lr=0.05)
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(3, 16, rngs=rngs)
+        self.out = nnx.Linear(16, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(jnp.tanh(self.hidden(x)))
+
+
+class Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(2)(jnp.tanh(linen.Dense(16)(x)))
+
+
+def init(key):
+    return {"hidden": 0.3 * jax.random.normal(key, (3, 16)), "out": jnp.zeros((16, 2))}
+
+
+def apply(params, x):
+    return jnp.tanh(x @ params["hidden"]) @ params["out"]
+
+
+MODELS = {
+    "class": Net,
+    "function": lambda rngs: nnx.Sequential(nnx.Linear(3, 2, rngs=rngs)),
+    "linen": Linen(),
+    "plain": (init, apply),
+}
+
+
+def own(model=Net, data=DATA, losses=LOSSES, measures=MEASURES, **more):
+    return task(
+        model,
+        losses,
+        data,
+        measures,
+        name="lines",
+        forward=lambda model, batch: model(batch["x"]),
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return train(own(), CONFIG, tmp_path_factory.mktemp("own") / "run")
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_kind_of_model_learns(kind, tmp_path):
+    result = train(own(MODELS[kind]), CONFIG, tmp_path)
+    losses = [r["loss/left"] for r in read_metrics(tmp_path) if r["split"] == "train"]
+    assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
+    assert result.groups.groups == {"left+right": ("left", "right")}
+    assert result.config.task == ":lines"
+    assert result.config.train_examples == 120
+
+
+def test_scores_are_means_over_all_examples(finished):
+    """Of 37 and 43 examples, which no batch size divides; scalars as well."""
+    params = finished.state.params
+    best = evaluate(finished.workdir, task=own()).state
+    graphdef, _ = nnx.split(Net(nnx.Rngs(0)))
+    del params
+    model = nnx.merge(graphdef, best.params, best.rest)
+    for split in ("validation", "test"):
+        batch, scores = DATA[split], finished.scores[split]
+        y = np.asarray(model(batch["x"]))
+        left = (y[:, 0] - batch["left"]) ** 2
+        expected = {
+            "loss/left": left.mean(),
+            "loss/right": ((y[:, 1] - batch["right"]) ** 2).mean(),
+            "squared": left.mean(),
+            "right": (np.sqrt(left) < 0.5).mean(),
+        }
+        assert set(scores) == set(expected)
+        for name, value in expected.items():
+            assert scores[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_scalars_count_by_the_size_of_their_batch():
+    program = make_program(*reversed(settled(own(eval_batch=16), CONFIG)))
+    whole = make_program(*reversed(settled(own(eval_batch=200), CONFIG)))
+    state = program.state
+    a, b = (p.evaluate(state, DATA["test"]) for p in (program, whole))
+    assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_the_best_checkpoint_has_the_lowest_of_what_should_be_low(finished):
+    found = {
+        r["step"]: r["squared"]
+        for r in read_metrics(finished.workdir)
+        if r["split"] == "validation"
+    }
+    assert len(found) == 3
+    assert found[finished.step] == min(found.values())
+    assert [m.higher for m in finished.measures] == [False, True]
+
+
+def test_without_measures_the_sum_of_the_losses_decides(tmp_path):
+    result = train(own(measures=None), CONFIG, tmp_path)
+    (measure,) = result.measures
+    assert (measure.name, measure.higher) == ("loss/sum", False)
+    scores = result.scores["test"]
+    assert scores["loss/sum"] == pytest.approx(
+        scores["loss/left"] + scores["loss/right"]
+    )
+
+
+def test_resumed_evaluated_drawn_and_reported(finished, tmp_path):
+    class Stop(Callback):
+        def on_tick(self, step):
+            if step == 12:
+                raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(own(), CONFIG, tmp_path / "a", callbacks=[Stop()])
+    resumed = train(own(), CONFIG, tmp_path / "a", resume=True)
+    for a, b in zip(
+        jax.tree.leaves(resumed.state), jax.tree.leaves(finished.state), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert evaluate(tmp_path / "a", task=own()).scores == finished.scores
+    with pytest.raises(ValueError, match="was made in Python, and has to be given"):
+        evaluate(tmp_path / "a")
+    other = dataclasses.replace(CONFIG, lr=0.1)
+    with pytest.raises(ValueError, match=r"another config: lr 0.05 \(now 0.1\)"):
+        train(own(), other, tmp_path / "a", resume=True)
+    names = {path.stem for path in draw_figures(tmp_path / "a")}
+    assert {"learning_curves", "cosine", "weights", "gradient_norms"} <= names
+    text = write_report([tmp_path / "a"], tmp_path / "page.html").read_text()
+    assert "squared" in text
+
+
+def test_fewer_training_examples(tmp_path):
+    config = dataclasses.replace(CONFIG, train_examples=32)
+    function = FunctionExamples(
+        lambda seed, epoch, i: {k: v[i] for k, v in ARRAYS.items()}, 120
+    )
+    states = []
+    for number, source in enumerate((DATA["train"], function)):
+        result = train(
+            own(data=DATA | {"train": source}), config, tmp_path / str(number)
+        )
+        assert int(result.state.step) == 6
+        states.append(result.state.params)
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_built_in_task_is_made_by_the_same_call():
+    """Without a private door: from its arrays, with the encoders it has by default."""
+    config = Config(train_examples=64, batch_size=16)
+    built_in = make_task(config)
+    same = classification(
+        built_in.data,
+        name="av-digits",
+        encoders={
+            name: lambda rngs, name=name: getattr(
+                built_in.make_model(rngs), f"{name}_encoder"
+            )
+            for name in ("audio", "visual")
+        },
+    )
+    batch = next(train_batches(built_in.data["train"], batch_size=16, seed=0))
+    assert same.measures == built_in.measures
+    programs = [make_program(config, x) for x in (built_in, same)]
+    assert programs[0].groups == programs[1].groups
+    # Keys are drawn in another order, so only the shapes are the same.
+    shapes = [jax.tree.map(jnp.shape, p.state.params) for p in programs]
+    assert shapes[0] == shapes[1]
+    _, metrics = programs[1].step(programs[1].state, batch)
+    assert np.isfinite(metrics["loss/joint"])
+
+
+def sensors(size, seed=0):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 3, size)
+    clue = np.eye(3, dtype=np.float32)[label]
+    return {
+        "a": clue + 0.3 * rng.normal(size=(size, 3)).astype(np.float32),
+        "b": clue[:, ::-1] + 0.5 * rng.normal(size=(size, 3)).astype(np.float32),
+        "label": label,
+    }
+
+
+SENSORS = {
+    k: sensors(n, n) for k, n in (("train", 96), ("validation", 40), ("test", 50))
+}
+
+
+class Encoder(nnx.Module):
+    def __init__(self, rngs):
+        self.out_features = 8
+        self.linear = nnx.Linear(3, 8, rngs=rngs)
+
+    def __call__(self, x):
+        return nnx.relu(self.linear(x))
+
+
+ENCODERS = {"a": Encoder, "b": Encoder}
+
+
+@pytest.mark.parametrize("method", ["mmpareto", "joint", "ogm", "pmr", "relearning"])
+def test_own_modalities_with_every_kind_of_method(method, tmp_path):
+    own = classification(SENSORS, name="sensors", encoders=ENCODERS)
+    epochs = 6 if method == "relearning" else 3
+    config = Config(method=method, batch_size=16, epochs=epochs, lr=0.1)
+    result = train(own, config, tmp_path)
+    assert result.scores["test"]["accuracy/joint"] > 0.8
+    assert set(result.groups.objectives) == {"joint", "a", "b"}
+    for records in (sensors_records(),):
+        as_records = classification(
+            records, name="sensors", encoders=ENCODERS, num_classes=3
+        )
+        again = train(as_records, config, tmp_path / "records")
+        assert again.scores == result.scores
+
+
+def sensors_records():
+    return {
+        split: [
+            {name: array[i] for name, array in arrays.items()}
+            for i in range(len(arrays["label"]))
+        ]
+        for split, arrays in SENSORS.items()
+    }
+
+
+def test_a_method_that_does_not_fit_is_refused_before_anything_is_written(tmp_path):
+    lines, own_sensors = own(), classification(SENSORS, encoders=ENCODERS)
+    workdir = tmp_path / "run"
+    cases = [
+        (lines, {"method": "ogm"}, "ogm needs a joint objective and its modalities"),
+        (
+            own_sensors,
+            {"method": "mmcosine"},
+            "needs fusion cosine, and own has",
+        ),
+        (lines, {"width": 32}, "width: not an option of a task of its own"),
+        (lines, {"num_tasks": 4}, "of a task of its own, but of digit-tasks"),
+        (lines, {"method": "pcgrad", "gamma": 2.0}, "gamma: not an option of pcgrad"),
+        (lines, {"precision": "bf16"}, "expected f32 or highest"),
+        (lines, {"batch_size": 200}, "batch_size: expected at most train_examples"),
+        (lines, {"probe_every": 999}, "probe_every: expected at most"),
+    ]
+    for own_task, options, match in cases:
+        with pytest.raises(ValueError, match=match):
+            train(own_task, Config(**options), workdir)
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"data": {"train": DATA["train"]}}, ValueError, "expected train, validation"),
+        ({"losses": {}}, ValueError, "losses: expected at least one"),
+        ({"measures": {"x": min}}, TypeError, r"expected higher_is_better\(...\) or"),
+        ({"model": 3}, TypeError, "model: expected a function of nnx.Rngs"),
+        ({"model": Net(nnx.Rngs(0))}, TypeError, "model: expected a function"),
+    ],
+)
+def test_mistakes_of_a_task(change, error, match):
+    with pytest.raises(error, match=match):
+        own(**change)
+
+
+def test_a_loss_of_another_shape_is_refused(tmp_path):
+    wrong = own(losses={"both": lambda y, batch: y**2})
+    with pytest.raises(ValueError, match=r"losses: both: expected .* \[16\], or a sc"):
+        train(wrong, CONFIG, tmp_path / "run")
+    wrong = own(model=lambda rngs: 3)
+    with pytest.raises(TypeError, match=r"expected a flax.nnx.Module to be made"):
+        train(wrong, CONFIG, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"label": np.zeros(50)}, "label: expected integers"),
+        ({"label": np.full(50, -1)}, "label: expected 0 to"),
+        ({"c": np.zeros((50, 2))}, "expected label and"),
+    ],
+)
+def test_mistakes_of_data(change, match):
+    data = SENSORS | {"test": SENSORS["test"] | change}
+    with pytest.raises(ValueError, match=match):
+        classification(data, encoders=ENCODERS)
+    with pytest.raises(ValueError, match="encoders: expected one for each"):
+        classification(SENSORS, encoders={"a": Encoder})
+    with pytest.raises(ValueError, match="num_classes: expected a number"):
+        classification(sensors_records(), encoders=ENCODERS)
+
+
+MODULE = """
+import numpy as np
+from flax import nnx
+from mmpareto_jax import training
+
+def data(n):
+    x = np.linspace(-1, 1, n, dtype=np.float32)[:, None]
+    return {"x": x, "up": x[:, 0] ** 2, "down": -x[:, 0]}
+
+def lines(config=None):
+    losses = {
+        "up": lambda y, batch: (y[:, 0] - batch["up"]) ** 2,
+        "down": lambda y, batch: (y[:, 1] - batch["down"]) ** 2,
+    }
+    return training.task(
+        lambda rngs: nnx.Linear(1, 2, rngs=rngs),
+        losses,
+        {"train": data(64), "validation": data(20), "test": data(20)},
+        name="lines",
+        forward=lambda model, batch: model(batch["x"]),
+    )
+
+def nothing():
+    return 3
+"""
+
+
+def test_by_module_and_function(tmp_path, monkeypatch, capsys):
+    """From the command line, in the directory where the module is."""
+    (tmp_path / "my_tasks.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--batch-size", "16", "--epochs", "2", "--workdir", "run"]
+    assert cli.main(["train", "my_tasks:lines", *flags]) == 0
+    assert "sum of the losses" in capsys.readouterr().out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (config["task"], config["train_examples"]) == ("my_tasks:lines", 64)
+    assert cli.main(["evaluate", "run"]) == 0
+    assert cli.main(["train", "--resume", "--workdir", "run"]) == 0
+    assert cli.main(["plot", "run"]) == 0
+    assert cli.main(["report", "run"]) == 0
+    capsys.readouterr()
+    for name, said in (
+        ("no_tasks:lines", "there is no module no_tasks"),
+        ("my_tasks:circles", "my_tasks has no function 'circles'"),
+        ("my_tasks:nothing", "expected a training.Task to be returned, got int"),
+    ):
+        assert cli.main(["train", name, "--workdir", "other"]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
