@@ -1,9 +1,11 @@
 """Tests for the records of a run: means of its steps, and who hears of them."""
 
 import dataclasses
+import importlib
 import json
 import struct
 import sys
+import threading
 import types
 
 import jax
@@ -384,3 +386,27 @@ def test_the_share_of_conflicts_of_unlike_records():
     ]
     assert conflict_share(records, "a") == 4 / 14
     assert conflict_share(records, "b") is None
+
+
+def test_the_loop_does_not_wait_for_the_disk(run, tmp_path, monkeypatch):
+    """A checkpoint is not written before the next epoch's first step is under way."""
+    saving = importlib.import_module(
+        "orbax.checkpoint._src.checkpointers.async_checkpointer"
+    )
+    write = saving._background_wait_for_commit_futures
+    taken, in_time = threading.Event(), []
+
+    def late(*args, **kwargs):
+        in_time.append(taken.wait(timeout=120))
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(saving, "_background_wait_for_commit_futures", late)
+
+    class Taken(Callback):
+        def on_tick(self, step):
+            if step == 5:  # the fourth ends an epoch
+                taken.set()
+
+    result = train(run.config, tmp_path, callbacks=[Taken()])
+    assert in_time == [True, True]
+    assert_same_state(result.state, run.state)
