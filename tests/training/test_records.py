@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
 from test_loop import Crash, Interrupt, assert_same_state
 
 from mmpareto_jax.training import (
@@ -175,12 +176,17 @@ def events(workdir):
     content, at = path.read_bytes(), 0
     while at < len(content):
         (size,) = struct.unpack("<Q", content[at : at + 8])
-        yield Event.FromString(content[at + 12 : at + 12 + size])
-        at += size + 16
+        for part in (8, size):
+            (checksum,) = struct.unpack("<I", content[at + part : at + part + 4])
+            assert checksum == masked_crc32c(content[at : at + part])
+            at += part + 4
+        yield Event.FromString(content[at - 4 - size : at - 4])
 
 
 def test_tensorboard_has_one_event_of_each_record(meant):
-    written = [e for e in events(meant.workdir) if e.HasField("summary")]
+    version, start, *written = events(meant.workdir)
+    assert version.file_version == "brain.Event:2"
+    assert (start.step, start.HasField("session_log")) == (1, True)
     records = read_metrics(meant.workdir)
     assert [e.step for e in written] == [r["step"] for r in records]
     for event, record in zip(written, records, strict=True):
