@@ -27,7 +27,7 @@ from mmpareto_jax.training import (
     train,
 )
 from mmpareto_jax.training._run.callbacks import Callbacks
-from mmpareto_jax.training._run.loop import fit
+from mmpareto_jax.training._run.fit import fit
 from mmpareto_jax.training._run.tally import Tally
 
 EVERY = 5  # of 7 steps, the fourth of which ends an epoch
