@@ -2,9 +2,9 @@
 
 ``python tests/benchmarks/feed.py`` writes a few hundred clips (WAV at 16 kHz, FLV of
 480 x 360 at 30 frames/s, 2.5 s) to a temporary directory, prepares them and feeds
-training batches. Then it trains the embedded jobs and CREMA-D's (ResNet-18), and prints
-what share of the time the device had nothing to do while a batch was made; at most that,
-since a step may have ended at any time while it was. Needs the ``train`` extra.
+training batches. It trains the embedded jobs and CREMA-D's (ResNet-18), and prints in
+what share of the time the device had nothing to do while a batch was made: at most, as
+a step may have ended at any time meanwhile. Needs the ``train`` extra.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import soundfile
 from mmpareto_jax.data import augmentation, train_batches
 from mmpareto_jax.data.sources import open_prepared, plan_of, prepare
 from mmpareto_jax.training import Config
+from mmpareto_jax.training._options.of_all import EMBEDDED
 from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._tasks.registry import make_task
 from mmpareto_jax.training._tasks.settled import settled
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--batch", type=int, default=64, help="of CREMA-D")
+    parser.add_argument("--jobs", nargs="*", default=EMBEDDED)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--crema-steps", type=int, default=30)
     options = parser.parse_args()
@@ -117,7 +119,7 @@ def main() -> None:
         "| job | batch | ms a step | the device waits, % at most |\n|---|---|---|---|"
     )
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores\n\n{header}")
-    for name in ("av-digits", "multi-digits", "digit-tasks", "scenes"):
+    for name in options.jobs:
         wait_of(Config(name), options.steps)
     with tempfile.TemporaryDirectory() as directory:
         raw, out = Path(directory, "raw"), Path(directory, "out")
@@ -132,7 +134,8 @@ def main() -> None:
         print(f"prepare: {options.clips / seconds:.0f} clips/s")
         print(f"on disk: {size / options.clips / 1e6:.2f} MB a clip")
         for name, transform in (("as they are", None), ("cropped", crops)):
-            rate = feeding_rate(arrays, transform, 64, options.seconds)
+            size = min(64, len(arrays["label"]))
+            rate = feeding_rate(arrays, transform, size, options.seconds)
             print(f"feed, {name}: {rate:.0f} examples/s")
         print(f"\n{header}")
         own = Config("crema-d", data=str(out), batch_size=options.batch)
