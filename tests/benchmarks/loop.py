@@ -1,8 +1,10 @@
-"""What a step costs in the loop beyond the compiled step: metrics, files, the feed.
+"""What a step costs in the loop beyond the compiled step: records and their files.
 
 ``python tests/benchmarks/loop.py`` trains the default av-digits job some epochs at a
 time, with the bare step and with the loop that writes every so many steps, in turn, and
 prints medians relative to the bare step's. Evaluation and checkpoints are left out.
+Before, what a record takes of the host's own time, the least of several trials: that
+depends less on what else the machine does.
 """
 
 import argparse
@@ -56,6 +58,42 @@ def loop(program, config, task, callbacks):
         )
 
 
+def host(program, config, task) -> dict[str, float]:
+    """Part of a record -> microseconds of CPU time."""
+    state = program.restart(0, config.lr)
+    batches = train_batches(
+        task.data["train"],
+        batch_size=config.batch_size,
+        seed=0,
+        transform=task.transform,
+    )
+    batch = next(batches)
+    packing = program.tally(state, batch)
+    _, tally = jax.block_until_ready(program.logged(state, packing.empty(), batch))
+    record = packing.record(jax.device_get(tally), 1)
+
+    def least(function) -> float:
+        found = []
+        for _ in range(10):
+            start = time.process_time()
+            for step in range(100):
+                function(step + 1)
+            found.append((time.process_time() - start) / 100)
+        return 1e6 * min(found)
+
+    with tempfile.TemporaryDirectory() as workdir:
+        lines, board = JsonLines(), TensorBoard()
+        hear = Callbacks([lines, board])
+        with contextlib.closing(hear):
+            hear.on_start(Start(config, task, program.groups, Path(workdir), 0))
+            return {
+                "fetch": least(lambda _: packing.record(jax.device_get(tally), 1)),
+                "JSON line": least(lambda step: lines.on_step(step, record)),
+                "TensorBoard event": least(lambda step: board.on_step(step, record)),
+                "(the batch)": least(lambda _: next(batches)),
+            }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", default="av-digits")
@@ -65,6 +103,8 @@ def main() -> None:
     config = Config(options.task, epochs=options.epochs)
     task = make_task(config)
     program = make_program(config, task)
+    for name, microseconds in host(program, config, task).items():
+        print(f"{name}: {microseconds:.0f} µs", flush=True)
     ways = {"bare step": lambda: bare(program, config, task)}
     for every in (1, 10, 50):
         own = dataclasses.replace(config, log_every=every)
