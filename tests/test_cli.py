@@ -250,7 +250,9 @@ def test_compare_says_first_how_long_it_is(tmp_path, monkeypatch, capsys):
     )
     path = tmp_path / "comparison.json"
     path.write_text(json.dumps(dataclasses.asdict(plan)))
-    (tmp_path / "runs.jsonl").write_text('{"method": "uniform"}\n' * 3)
+    records = [{"method": "uniform", "lr": 0.1, "seed": i} for i in range(3)]
+    lines = "".join(f"{json.dumps(record)}\n" for record in records)
+    (tmp_path / "runs.jsonl").write_text(lines)
     assert main(arguments) == 2
     there = f"{length}; 3 are there already"
     assert capsys.readouterr().err == f"{there}\nmmpareto: stopped here\n"
