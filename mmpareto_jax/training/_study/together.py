@@ -129,7 +129,7 @@ def _ratio(one: _One, many: _Many) -> float:
     # In turn, so that other load on the machine falls on both alike.
     times = [(_seconds(one), _seconds(many)) for _ in range(_REPEATS)]
     alone, together = (statistics.median(x) for x in zip(*times, strict=True))
-    return together / alone
+    return float(together / alone)
 
 
 def _seconds(steps: _One | _Many) -> float:
