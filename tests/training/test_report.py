@@ -582,6 +582,13 @@ def test_the_shares_that_are_drawn_are_those_of_the_run():
     assert len(first.get_xdata()) == 30
     np.testing.assert_allclose(first.get_ydata(), 25.0)
     np.testing.assert_allclose(second.get_ydata(), [100.0, 0.0, 0.0])
+    # Those of records that are means over unequal numbers of steps.
+    means = [
+        {"step": 30 * i, "steps": 10 * i, "split": "train", "joint+a/conflict": share}
+        for i, share in ((1, 0.1), (2, 0.7))
+    ] * 30
+    (axis,) = conflicts({"a": means}, ["joint+a"]).axes
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), 50.0)
 
 
 def pixels(figure, colour):

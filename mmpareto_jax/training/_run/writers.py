@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 import mmpareto_jax as mmp
+from mmpareto_jax.training._described.names import tag
 from mmpareto_jax.training._run.callbacks import Callback, Start
 from mmpareto_jax.training._run.metrics import line, plain, read_metrics
 
@@ -107,9 +108,8 @@ class TensorBoard(_Writer):
         self._event(first, session_log=began)
 
     def _record(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        # TensorBoard has no "+" in its names.
         found = [
-            Summary.Value(tag=f"{split}/{k.replace('+', '_')}", simple_value=x)
+            Summary.Value(tag=f"{split}/{tag(k)}", simple_value=x)
             for k, x in values.items()
             if x is not None
         ]
