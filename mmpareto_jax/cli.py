@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mmpareto_jax._cli import cache as _cache
 from mmpareto_jax._cli import commands as _commands
 from mmpareto_jax._cli import completion as _completion
 from mmpareto_jax._cli import explain as _explain
@@ -53,12 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             "datasets": _explain.datasets,
             "check": _commands.check,
         }
+
+        def do() -> int:
+            with _cache.kept(arguments.pop("cache", None)):
+                return run[command](arguments)
+
         several = arguments.get("coordinator") or arguments.get("distributed")
         if several and not _member.is_child():
             return _member.watch(sys.argv[1:] if argv is None else argv)
         if several:
-            return _member.compute(lambda: run[command](arguments))
-        code: int = run[command](arguments)
+            return _member.compute(do)
+        code = do()
     except SystemExit as stop:  # argparse has printed its line or its help
         return int(stop.code or 0)
     except BrokenPipeError:  # as of `mmpareto methods | head`

@@ -40,7 +40,7 @@ MEASURES = (
 )
 
 
-def fake(config, task=None, cache=None, inspect=True):
+def fake(config, task=None, inspect=True):
     """Final runs would prefer lr 0.1 and tuning runs prefer 0.2 for mmpareto alone."""
     tuning = config.seed >= 10_000
     good = 0.2 if (config.method == "mmpareto") == tuning else 0.1
@@ -66,7 +66,7 @@ def fake(config, task=None, cache=None, inspect=True):
 def faked(monkeypatch):
     calls = []
 
-    def run(config, task=None, cache=None, inspect=True):
+    def run(config, task=None, inspect=True):
         calls.append(config)
         assert inspect == (config.seed < 10_000)  # tuning runs need only their score
         return fake(config)
