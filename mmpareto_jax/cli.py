@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = run[command](arguments)
     except SystemExit as stop:  # argparse has printed its line or its help
         return int(stop.code or 0)
-    except ValueError as error:
+    except (ValueError, TimeoutError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _commands.INTERRUPTED

@@ -25,7 +25,7 @@ CASES = [
     ),
     ("tr", {"train"}),
     ("train av", {"av-digits"}),
-    ("train --me", {"--method"}),
+    ("train --met", {"--method"}),
     ("train --no-c", {"--no-conflict-test"}),
     ("train --method mg", {"mgda"}),
     ("train av-digits --lr 0.1 --method mmp", {"mmpareto"}),

@@ -1,6 +1,7 @@
 """JAX's other modes: strict promotion, checks, export, pmap, a first NaN that stops."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,27 @@ def test_every_rule_under_strict_promotion(name, dtype, strict):
     assert {k: x.dtype for k, x in out.items()} == {"a": dtype, "b": "float32"}
     alike = jax.tree.map(lambda x, y: x.dtype == y.dtype, after, state)
     assert all(jax.tree.leaves(alike))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_product_of_a_rule_is_exact(name):
+    """Also where a device has TF32 or bfloat16 for products by default."""
+    grads = {"a": jnp.ones((4, 3)), "b": jnp.ones((4, 2))}
+    params = jax.tree.map(lambda x: x[0], grads)
+    tx = mmp.aggregate(METHODS[name].rule, 4)
+
+    def update(grads, state):
+        return tx.update(grads, state, params, losses=jnp.ones(4))
+
+    text = jax.jit(update).lower(grads, tx.init(params)).as_text()
+    assert re.findall(r".*dot_general.*DEFAULT.*", text) == []
+
+
+def test_products_of_the_min_norm_point_are_exact():
+    text = jax.jit(mmp.min_norm_weights).lower(jnp.eye(4)).as_text()
+    products = re.findall(r".*dot_general.*", text)
+    assert products
+    assert all("HIGHEST" in x for x in products)
 
 
 @pytest.mark.parametrize("pullback", ["unroll", "vmap"])

@@ -9,13 +9,13 @@ import contextlib
 import datetime
 import hashlib
 import inspect
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli import progress as _progress
 from mmpareto_jax._cli.devices import Devices
 from mmpareto_jax._cli.nearest import check_names
-from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName
+from mmpareto_jax.training._choices import MULTI_TASK, MethodName, RuleName, is_own
 from mmpareto_jax.training._described.names import shortened
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ _OTHERS: tuple[MethodName, ...] = (
     "cagrad",
 )
 COMPARED: tuple[MethodName, ...] = ("joint", *_OTHERS, "nash-mtl")
-COMPARED_TASKS: tuple[MethodName, ...] = ("single-task", *_OTHERS, "nash-mtl")
+COMPARED_LOSSES: tuple[MethodName, ...] = (*_OTHERS, "nash-mtl")
+COMPARED_TASKS: tuple[MethodName, ...] = ("single-task", *COMPARED_LOSSES)
+# How the runs of a comparison are divided among devices and processes.
+DIVISION = ("workers", "together", "num_processes", "process_id", "patience")
 
 
 def train(arguments: dict[str, Any]) -> int:
@@ -67,7 +70,7 @@ def _config(
     arguments: dict[str, Any],
     workdir: str | None,
     resume: bool,
-    methods: Collection[str] = (),
+    methods_of: Callable[[Config], Collection[str]] = lambda config: (config.method,),
 ) -> Config:
     """Defaults (of the run, when it is resumed) < the file < the flags.
 
@@ -89,7 +92,7 @@ def _config(
     given |= {k: v for k, v in arguments.items() if v is not None}
     config = Config(**values | given)
     options = [k for k in given if k not in ("task", "method")]
-    refuse_unused(options, config.task, methods or (config.method,))
+    refuse_unused(options, config.task, methods_of(config))
     return config
 
 
@@ -154,28 +157,32 @@ def report(arguments: dict[str, Any]) -> int:
 def compare(arguments: dict[str, Any]) -> int:
     own = ("methods", "lr_grid", "seeds", "tune_seeds")
     plan = {name: arguments.pop(name) for name in own}
-    workers, workdir = arguments.pop("workers"), arguments.pop("workdir")
-    if workers < 1:
-        raise ValueError(f"--workers: expected at least 1, got {workers}")
-    if plan["methods"] is None:
-        several = arguments["task"] in MULTI_TASK
-        plan["methods"] = COMPARED_TASKS if several else COMPARED
-    config = _config(arguments, workdir, resume=False, methods=plan["methods"])
+    division = {name: arguments.pop(name) for name in DIVISION}
+    _check_workers(division["workers"])
+    workdir = arguments.pop("workdir")
+
+    def methods_of(config: Config) -> tuple[str, ...]:
+        plan["methods"] = plan["methods"] or _compared(config)
+        return tuple(plan["methods"])
+
+    config = _config(arguments, workdir, resume=False, methods_of=methods_of)
     from pathlib import Path
 
     from mmpareto_jax import training
+    from mmpareto_jax.training._study.records import read_measures
     from mmpareto_jax.training._study.summary import legend
 
     comparison = training.Comparison(config, **plan)
-    workdir = Path(workdir or f"runs/compare-{config.task}")
+    workdir = Path(workdir or f"runs/compare-{config.task.replace(':', '-')}")
     there = len(training.read_runs(workdir))
     if not there or training.read_comparison(workdir) == comparison:
         _progress.announce(_length(comparison, there))
     with _progress.runs(f"compare {config.task}", done=there) as progress:
-        records = training.compare(
-            comparison, workdir, workers=workers, progress=progress
-        )
-    measures = training.make_task(config).measures
+        records = training.compare(comparison, workdir, **division, progress=progress)
+    if division["process_id"]:
+        return _leave_to_the_first(division, workdir)
+    # As it was written: of a task of one's own, with its size.
+    comparison, measures = training.read_comparison(workdir), read_measures(workdir)
     rows = training.summarize(comparison, records, measures)
     times = _step_times(comparison, workdir)
     table = training.markdown(rows, measures, times)
@@ -195,6 +202,29 @@ def compare(arguments: dict[str, Any]) -> int:
     return 0
 
 
+def _compared(config: Config) -> tuple[MethodName, ...]:
+    """The methods that are compared where none are named."""
+    if not is_own(config.task):
+        return COMPARED_TASKS if config.task in MULTI_TASK else COMPARED
+    from mmpareto_jax.training import make_task
+
+    # Without modalities of one label there is no joint loss alone to train by.
+    several = make_task(config).detached is None
+    return COMPARED_LOSSES if several else COMPARED
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {workers}")
+
+
+def _leave_to_the_first(division: dict[str, Any], workdir: Any) -> int:
+    this, all_ = division["process_id"], division["num_processes"]
+    print(f"Process {this} of {all_} has done its share; process 0 tells the result.")
+    print(f"\nworkdir: {workdir}")
+    return 0
+
+
 def _length(comparison: Comparison, there: int) -> str:
     """How many runs a comparison is, and how many of them are there already."""
     tune = len(comparison.tuning())
@@ -208,8 +238,7 @@ def sweep(arguments: dict[str, Any]) -> int:
 
     from mmpareto_jax import training
 
-    if arguments["workers"] < 1:
-        raise ValueError(f"--workers: expected at least 1, got {arguments['workers']}")
+    _check_workers(arguments["workers"])
     workdir = Path(arguments.pop("workdir"))
     given = {k: v for k, v in arguments.items() if v is not None}
     check_names("setting", given.get("settings", ()), training.SETTINGS)
@@ -220,6 +249,8 @@ def sweep(arguments: dict[str, Any]) -> int:
     _progress.announce(f"{count}, {each} runs of two methods in each")
     with _progress.settings() as progress:
         rows = training.sweep(training.Config(), workdir, progress=progress, **given)
+    if given["process_id"]:
+        return _leave_to_the_first(given, workdir)
     table = training.sweep_markdown(rows)
     (workdir / "table.md").write_text(table + "\n")
     training.draw_sweep(rows, workdir / "map.png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_FEW = 12
+_FEW = 16
 
 
 def unknown(what: str, name: str, known: Iterable[str], listed_by: str = "") -> str:

@@ -15,7 +15,7 @@ from mmpareto_jax._cli.nearest import unknown
 from mmpareto_jax._cli.options import add_options
 from mmpareto_jax._published import PUBLISHED
 from mmpareto_jax._version import __version__
-from mmpareto_jax.training._choices import MethodName, TaskName, spelled
+from mmpareto_jax.training._choices import MethodName, TaskName, is_own, spelled
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -125,16 +125,17 @@ def _compare(commands: Any) -> None:
     compare.add_argument(
         "task",
         nargs="?",
-        choices=typing.get_args(TaskName),
+        choices=_Tasks(typing.get_args(TaskName)),
         metavar="TASK",
-        help="what to learn: mmpareto datasets lists it (default: av-digits)",
+        help="what to learn: mmpareto datasets lists it, or module:function returns it "
+        "(default: av-digits)",
     )
     compare.add_argument(
         "--methods",
         type=_methods_named,
         metavar="A,B,...",
         help=f"(default: {','.join(_commands.COMPARED)}; "
-        "for several tasks single-task instead of joint)",
+        "for several tasks single-task instead of joint; for other losses neither)",
     )
     compare.add_argument(
         "--lr-grid",
@@ -152,9 +153,7 @@ def _compare(commands: Any) -> None:
         default=3,
         help="tuning runs for each learning rate (default: 3)",
     )
-    compare.add_argument(
-        "--workers", type=int, default=2, help="processes (default: 2)"
-    )
+    _division(compare)
     compare.add_argument(
         "--workdir",
         help="where all is written; runs that are there already are not repeated "
@@ -178,8 +177,64 @@ def _sweep(commands: Any) -> None:
     sweep.add_argument(
         "--seeds", type=int, default=8, help="final runs of a method (default: 8)"
     )
-    sweep.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    _division(sweep)
     sweep.add_argument("--workdir", default="runs/sweep", help="(default: %(default)s)")
+
+
+class _Tasks(tuple[str, ...]):
+    """Names that are completed; a task of one's own, module:function, is one, too."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or is_own(str(name))
+
+
+def _division(command: argparse.ArgumentParser) -> None:
+    """How runs are divided among devices, processes and hosts."""
+    command.add_argument(
+        "--workers",
+        type=int,
+        help="processes; they take the GPUs in turn, or a thread each (default: one "
+        "for each GPU, or 2)",
+    )
+    command.add_argument(
+        "--together",
+        type=_together,
+        default="auto",
+        metavar="N",
+        help="runs of a method side by side in one program; auto: what is faster on "
+        "this device (default: auto)",
+    )
+    command.add_argument(
+        "--num-processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of this command, on any hosts that see --workdir; each takes a share of "
+        "the runs (default: 1)",
+    )
+    command.add_argument(
+        "--process-id",
+        type=int,
+        default=0,
+        metavar="I",
+        help="which of them this is, from 0, which tells the result (default: 0)",
+    )
+    command.add_argument(
+        "--patience",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="without a new run, until the other processes are given up; longer than "
+        "a run (default: 3600)",
+    )
+
+
+def _together(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+# As argparse shows it.
+_together.__name__ = "auto or int"
 
 
 def _prepare(commands: Any) -> None:

@@ -21,6 +21,7 @@ from mmpareto_jax._gradients.groups import (
     named_leaves,
 )
 from mmpareto_jax._gradients.manual import vary, varying_axes
+from mmpareto_jax._gramians.exactly import exactly
 from mmpareto_jax._gramians.gramian import (
     Gramians,
     combine,
@@ -242,7 +243,8 @@ def transformation(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AggregateState]:
-        return combine_rows(updates, state, params, **extra_args)[:2]
+        combined: Combined = exactly(combine_rows)(updates, state, params, **extra_args)
+        return combined[:2]
 
     def weigh(
         gramians: Mapping[str, Gramians], state: AggregateState, **extra_args: Any
@@ -262,7 +264,8 @@ def transformation(
         return weights, kind.everywhere(shared), after
 
     found = Aggregation(init, update)
-    found.weigh, found.combine_rows = weigh if weighs else None, combine_rows
+    found.weigh = exactly(weigh) if weighs else None
+    found.combine_rows = exactly(combine_rows)
     found.reads_gramians, found.weighs_gramians = read, kind.reads_gramians
     found.axis_names, found.check = axis_names, check
     found.reads_leaves, found.groups = of_leaf is not None, groups

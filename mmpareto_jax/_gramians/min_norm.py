@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gramians.active_set import nonnegative_qp
+from mmpareto_jax._gramians.exactly import exactly
 from mmpareto_jax._gramians.gramian import in_one_scale, norms_of
 
 
@@ -86,7 +87,7 @@ def min_norm_weights(
       interior-point algorithms for linear least squares problems with nonnegative
       variables, Mathematics of Computation, 1994.
     """
-    return min_norm(gramian, among=among).weights
+    return exactly(min_norm)(gramian, among=among).weights
 
 
 def min_norm(

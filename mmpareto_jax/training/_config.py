@@ -165,11 +165,25 @@ class Config(
         return self.log_every or max(1, self.num_steps // _RECORDS)
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether a step, from 1, is the last one of an epoch or of the run."""
+        """Whether a validation follows.
+
+        Args:
+          step: its number, from 1.
+
+        Returns:
+          True for the last step of an epoch, and of the run.
+        """
         return step % self.steps_per_epoch == 0 or step == self.num_steps
 
     def ends_record(self, step: int) -> bool:
-        """Whether a record ends with a step: no epoch's end lies inside of one."""
+        """Whether a record is complete: no epoch's end lies inside of one.
+
+        Args:
+          step: its number, from 1.
+
+        Returns:
+          True for every `record_steps`-th step, and for those that end an epoch.
+        """
         return step % self.record_steps == 0 or self.ends_epoch(step)
 
     def settled(self, task: str, num_train: int) -> Config:

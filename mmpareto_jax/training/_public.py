@@ -19,10 +19,10 @@ from mmpareto_jax.training._run.workdir import read_config as read_config
 from mmpareto_jax.training._run.writers import JsonLines as JsonLines
 from mmpareto_jax.training._run.writers import TensorBoard as TensorBoard
 from mmpareto_jax.training._run.writers import WeightsAndBiases as WeightsAndBiases
-from mmpareto_jax.training._study.compare import Comparison as Comparison
 from mmpareto_jax.training._study.compare import compare as compare
-from mmpareto_jax.training._study.compare import read_comparison as read_comparison
-from mmpareto_jax.training._study.compare import read_runs as read_runs
+from mmpareto_jax.training._study.comparison import Comparison as Comparison
+from mmpareto_jax.training._study.records import read_comparison as read_comparison
+from mmpareto_jax.training._study.records import read_runs as read_runs
 from mmpareto_jax.training._study.scores import holm as holm
 from mmpareto_jax.training._study.scores import mean_ranks as mean_ranks
 from mmpareto_jax.training._study.scores import paired as paired

@@ -21,7 +21,9 @@ from mmpareto_jax.training import (
     read_runs,
     summarize,
 )
-from mmpareto_jax.training._study import compare as _compare
+from mmpareto_jax.training._study import compare as compare_module
+from mmpareto_jax.training._study import together as _together
+from mmpareto_jax.training._study.together import Measured
 
 CONFIG = Config(train_examples=64, batch_size=16, steps=4)
 PLAN = Comparison(
@@ -37,7 +39,7 @@ MEASURES = (
 )
 
 
-def fake(config, cache=None, inspect=True):
+def fake(config, task=None, cache=None, inspect=True):
     """Final runs would prefer lr 0.1 and tuning runs prefer 0.2 for mmpareto alone."""
     tuning = config.seed >= 10_000
     good = 0.2 if (config.method == "mmpareto") == tuning else 0.1
@@ -63,12 +65,13 @@ def fake(config, cache=None, inspect=True):
 def faked(monkeypatch):
     calls = []
 
-    def run(config, cache=None, inspect=True):
+    def run(config, task=None, cache=None, inspect=True):
         calls.append(config)
         assert inspect == (config.seed < 10_000)  # tuning runs need only their score
         return fake(config)
 
-    monkeypatch.setattr(_compare, "run_once", run)
+    monkeypatch.setattr(_together, "run_once", run)
+    monkeypatch.setattr(compare_module, "measure", lambda *_, **__: Measured(1, None))
     return calls
 
 

@@ -10,11 +10,14 @@ import shutil
 import chromium
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 
 from mmpareto_jax.cli import main
 from mmpareto_jax.training import (
     Comparison,
     Config,
+    Measure,
     make_task,
     markdown,
     read_config,
@@ -22,6 +25,10 @@ from mmpareto_jax.training import (
     summarize,
     write_report,
 )
+from mmpareto_jax.training._report.drawing import COLOURS
+from mmpareto_jax.training._report.overlay import conflicts, curves
+from mmpareto_jax.training._report.run_figures import run_figures
+from mmpareto_jax.training._report.run_section import RunFiles
 
 ODD = "a \"b\" 'c' & <script>alert(1) <!-- $x_$"
 PLAN = Comparison(
@@ -485,3 +492,212 @@ def test_the_browser_tests_would_see_a_mistake(browser, tmp_path):
         if method == "Network.requestWillBeSent"
     ]
     assert "http://127.0.0.1:9/x.png" in asked
+
+
+# --- What people see
+
+
+def copied(run, directory, name, **options):
+    """The run under another name and with other options."""
+    path = copy(run, directory / name)
+    record = json.loads((path / "config.json").read_text())
+    record["config"] |= options
+    (path / "config.json").write_text(json.dumps(record))
+    return path
+
+
+def rewritten(path, change):
+    """The run's metrics, each record changed."""
+    records = [json.dumps(change(r)) for r in read_metrics(path)]
+    (path / "metrics.jsonl").write_text("".join(f"{line}\n" for line in records))
+    return path
+
+
+def as_task(path, task):
+    """The run as one of another task: other measures, in another unit."""
+    names = {"accuracy/joint": "score/mean", "accuracy/audio": "error/depth"}
+
+    def change(record):
+        return {names.get(k, k): x for k, x in record.items()}
+
+    result = json.loads((path / "result.json").read_text())
+    result["scores"] = {k: change(x) for k, x in result["scores"].items()}
+    result["measures"] = [
+        {"name": "score/mean", "title": "score", "higher": True, "percent": False},
+        {"name": "error/depth", "title": "depth", "higher": False, "percent": False},
+    ]
+    (path / "result.json").write_text(json.dumps(result))
+    return rewritten(path, change)
+
+
+def test_runs_of_unlike_tasks_have_a_table_each(run, tmp_path):
+    paths = [copied(run, tmp_path, name) for name in ("a", "b")]
+    other = copied(run, tmp_path, "other", task="scenes")
+    page = report([paths[0], as_task(other, "scenes"), paths[1]], tmp_path)
+    assert "<h3>Runs of av-digits</h3>" in page.source
+    assert "<h3>Runs of scenes</h3>" in page.source
+    digits, scenes = page.tables[:2]
+    assert [line[0] for line in digits] == ["run", "a", "b"]
+    assert [line[0] for line in scenes] == ["run", "other"]
+    assert scenes[0][4:] == ["validation: score ↑", "test: score ↑", "test: depth ↓"]
+    # No column is of another task.
+    assert "–" not in {cell for line in digits + scenes for cell in line}
+    assert "↑ more is better; shares are in %." in page.text
+    assert "↑ more is better; ↓ less is better; the score is 100 times" in page.text
+
+
+def test_measures_and_conflicts_of_several_runs_are_overlaid(run, tmp_path):
+    paths = [copied(run, tmp_path, name, seed=i) for i, name in enumerate("ab")]
+    page = report(paths, tmp_path)
+    assert page.captions[:2] == [
+        "Measures on validation, by step.",
+        "Share of conflicting steps, by step; where gradients are combined.",
+    ]
+    first, second = page.source.split("<figure>")[1:3]
+    for title in ("multimodal ↑", "audio ↑", "visual ↑"):
+        assert title in first
+    for group in ("joint+audio", "joint+visual"):
+        assert group in second
+    for figure in (first, second):
+        assert "mmpareto: a" in figure
+        assert "mmpareto: b" in figure
+    # What one run alone has is not overlaid.
+    alone = rewritten(
+        copied(run, tmp_path, "alone"),
+        lambda r: {k: x for k, x in r.items() if "conflict" not in k and "io" not in k},
+    )
+    page = report([alone, paths[0]], tmp_path)
+    assert "Share of conflicting steps, by step" not in page.text
+    assert "audio ↑" not in page.source.split("<figure>")[1].split("</figure>")[0]
+
+
+def test_the_shares_that_are_drawn_are_those_of_the_run():
+    records = [
+        {"step": i + 1, "split": "train", "joint+a/conflict": i % 4 == 0}
+        for i in range(240)
+    ]
+    (axis,) = conflicts({"a": records, "b": records[:3]}, ["joint+a"]).axes
+    first, second = axis.lines
+    assert first.get_xdata()[-1] == 240
+    assert len(first.get_xdata()) == 30
+    np.testing.assert_allclose(first.get_ydata(), 25.0)
+    np.testing.assert_allclose(second.get_ydata(), [100.0, 0.0, 0.0])
+    # Those of records that are means over unequal numbers of steps.
+    means = [
+        {"step": 30 * i, "steps": 10 * i, "split": "train", "joint+a/conflict": share}
+        for i, share in ((1, 0.1), (2, 0.7))
+    ] * 30
+    (axis,) = conflicts({"a": means}, ["joint+a"]).axes
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), 50.0)
+
+
+def pixels(figure, colour):
+    """How many pixels of the figure, without its legend, have about this colour."""
+    figure.dpi = 130  # as in the files
+    for legend in figure.legends:
+        legend.set_visible(False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = np.asarray(canvas.buffer_rgba())[..., :3] / 255
+    return int((abs(image - to_rgb(colour)) < 0.1).all(axis=-1).sum())
+
+
+@pytest.mark.parametrize("num", [2, 3, 5])
+def test_weights_that_are_equal_are_all_seen(num):
+    names = [f"task{i}" for i in range(num)]
+    record = {f"loss/{name}": 1.0 for name in names}
+    record |= {f"all/weight/{name}": 1 / num for name in names}
+    record |= {f"all/norm/{name}": 1.0 for name in names} | {"all/cosine": 0.5}
+    steps = [record | {"step": i, "split": "train"} for i in range(40)]
+    figure = run_figures(steps)["weights"]
+    seen = [pixels(figure, colour) for colour in COLOURS[:num]]
+    assert min(seen) > 40
+
+
+def test_runs_that_are_equal_are_both_seen():
+    steps = [{"step": i, "split": "validation", "accuracy/x": 0.5} for i in range(9)]
+    figure = curves({"a": steps, "b": steps}, [Measure("accuracy/x", "x")])
+    assert min(pixels(figure, colour) for colour in COLOURS[:2]) > 200
+
+
+MANY = "+".join(f"example{i}" for i in range(1000))
+
+
+def test_a_group_of_a_thousand_objectives_has_a_short_name(run, tmp_path):
+    def change(record):
+        return {k.replace("joint+audio", MANY): x for k, x in record.items()}
+
+    path = rewritten(copied(run, tmp_path, "many"), change)
+    other = rewritten(copied(run, tmp_path, "more"), change)
+    result = json.loads((path / "result.json").read_text())
+    where, _, share = result["conflicts"].pop("joint+audio")
+    result["conflicts"][MANY] = [where, MANY.replace("+", ", "), share]
+    (path / "result.json").write_text(json.dumps(result))
+    page = report([path, other], tmp_path)
+    assert "example0+example1+…+example999 (1000)" in page.text
+    cells = [cell for table in page.tables for line in table for cell in line]
+    assert any("example0, example1, …, example999 (1000)" in cell for cell in cells)
+    assert "example500" not in page.source
+
+
+def test_a_comparison_of_such_a_group(tmp_path):
+    directory = tmp_path / "many"
+    compared(directory)
+    path = directory / "runs.jsonl"
+    path.write_text(path.read_text().replace('"sharing"', f'"{MANY}"'))
+    page = report([directory], tmp_path)
+    assert "conflicts, example0+example1+…+example999 (1000) %" in page.tables[0][0]
+    assert "example500" not in page.source
+
+
+def test_a_legend_has_an_end():
+    names = [f"a-long-name-of-an-objective-{'x' * 60}-{i}" for i in range(300)]
+    record = {"step": 1, "split": "train", "all/cosine": 0.5}
+    for name in names:
+        record |= {f"loss/{name}": 1.0, f"all/weight/{name}": 0.1}
+        record |= {f"all/norm/{name}": 1.0}
+    for name, figure in run_figures([record, record | {"step": 2}]).items():
+        for legend in [*figure.legends, *(axis.get_legend() for axis in figure.axes)]:
+            texts = [text.get_text() for text in legend.get_texts()] if legend else []
+            assert len(texts) <= 20, name
+            assert max(map(len, texts), default=0) <= 56, name
+    *_, last = run_figures([record])["weights"].legends[0].get_texts()
+    assert last.get_text() == "… and 281 more"
+
+
+def test_the_best_epoch_of_an_error_is_the_least():
+    angle = {"split": "validation", "mean_angle/x": 0.0}
+    scores = [angle | {"step": i, "mean_angle/x": abs(i - 3)} for i in range(6)]
+    found = RunFiles("x", {}, {}, {}, scores)
+    assert found.best["step"] == 3
+    assert [m.higher for m in found.measures] == [False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 400])
+def test_unlike_tasks_and_long_names_stay_within_the_window(
+    browser, run, tmp_path, width
+):
+    long = "a-name-without-a-blank-that-says-all-there-is-to-say-" * 3
+    paths = [copied(run, tmp_path, f"{long}{i}", seed=i) for i in range(3)]
+    other = as_task(copied(run, tmp_path, "other", task="scenes"), "scenes")
+    compared(tmp_path / "compared")
+    many = rewritten(
+        copied(run, tmp_path, "many"),
+        lambda r: {k.replace("joint+audio", MANY): x for k, x in r.items()},
+    )
+    workdirs = [*paths, other, tmp_path / "compared", many]
+    browser.open(write_report(workdirs, tmp_path / "page.html"), width)
+    assert browser.value("document.documentElement.scrollWidth") == width
+    across = browser.value(
+        "[...document.querySelectorAll('.scroll, p, h1, h2, h3, figcaption')]"
+        ".map(x => x.getBoundingClientRect().right)"
+    )
+    assert max(across) <= width
+    # A long name leaves room for what stands beside it, and is whole.
+    names = browser.value(
+        "[...document.querySelectorAll('tbody th.long')]"
+        ".map(x => [x.getBoundingClientRect().width, x.textContent])"
+    )
+    assert {text for _, text in names} >= {f"{long}{i}" for i in range(3)}
+    assert max(size for size, _ in names) < 0.6 * width

@@ -1,6 +1,7 @@
 """Tests for the compiled step of every method."""
 
 import dataclasses
+import re
 from typing import get_args
 
 import jax
@@ -167,6 +168,8 @@ def test_restart_is_a_fresh_run_without_compilation(task):
     program.step(program.restart(0, 0.1), batch)
     state, _ = program.step(program.restart(7, 0.3), batch)
     expected, _ = other.step(other.state, batch)
+    # Nor for the steps after the first one.
+    program.step(jax.tree.map(jnp.copy, state), batch)
     assert program.step._cache_size() == 1
     for a, b in zip(
         *map(jax.tree.leaves, (state.params, expected.params)), strict=True
@@ -186,3 +189,15 @@ def test_runs_draw_their_own_numbers(task):
     np.testing.assert_array_equal(keys[0], keys[2])
     first = optax.tree.get(program.state.opt_state, "key_data")
     np.testing.assert_array_equal(keys[0], first)
+
+
+def test_the_highest_precision_is_that_of_every_product(task):
+    """Forward and backward; on a CPU the numbers are the same."""
+    config = dataclasses.replace(CONFIG, precision="highest")
+    programs = [make_program(c, task) for c in (CONFIG, config)]
+    batch = {k: x[:16] for k, x in task.data["train"].items()}
+    plain, highest = (p.step.lower(p.state, batch).as_text() for p in programs)
+    products = re.findall(r"(?:dot_general|convolution).*", highest)
+    assert len(products) > 20
+    assert all("HIGHEST" in x for x in products)
+    assert not all("HIGHEST" in x for x in re.findall(r"convolution.*", plain))

@@ -9,10 +9,11 @@ import pytest
 from mmpareto_jax.cli import main
 from mmpareto_jax.training import SETTINGS, Config, holm, sweep
 from mmpareto_jax.training._study import compare as _compare
-from mmpareto_jax.training._study import sweep as _sweep
+from mmpareto_jax.training._study import together as _together
+from mmpareto_jax.training._study.together import Measured
 
 
-def fake(config, cache=None, inspect=True):
+def fake(config, task=None, cache=None, inspect=True):
     """MMPareto gains where there are contradictions, and only there."""
     gain = 0.05 * (config.method == "mmpareto") * (config.contradiction > 0)
     noise = 0.001 * np.sin(7 * config.seed + len(config.method))
@@ -33,12 +34,9 @@ def fake(config, cache=None, inspect=True):
 
 @pytest.fixture
 def faked(monkeypatch):
-    monkeypatch.setattr(_compare, "run_once", fake)
-
-    def in_this_process(*args, workers, **options):
-        return _compare.compare(*args, **options)
-
-    monkeypatch.setattr(_sweep, "compare", in_this_process)
+    monkeypatch.setattr(_together, "run_once", fake)
+    monkeypatch.setattr(_compare, "measure", lambda *_, **__: Measured(1, None))
+    monkeypatch.setattr(_compare, "default_workers", lambda: 1)
 
 
 def test_every_setting_is_a_valid_config():
@@ -79,7 +77,7 @@ def test_holm():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--settings", "no"], "settings: expected some of"),
+        (["--settings", "no"], "unknown setting no"),
         (["--workers", "0"], "--workers: expected at least 1"),
         (["--seeds", "1"], "seeds: expected at least 2"),
     ],

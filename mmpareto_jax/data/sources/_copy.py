@@ -22,7 +22,8 @@ def copy(
     Args:
       plan: what is to be copied.
       out: where the files go.
-      progress: called as ``progress(done, total, left out)`` with numbers of rows.
+      progress: called as ``progress(done, total, left out)``; an example is done when
+        all its arrays are.
 
     Raises:
       ValueError: the files would replace those that are copied.
@@ -30,7 +31,7 @@ def copy(
     write_report(plan, out, plan.examples, plan.problems)
     sizes = collections.Counter(example.split for example in plan.examples)
     done = 0
-    total = sum(sizes[split] for split, _ in plan.copies)
+    arrays = len(plan.copies) // len(sizes)  # of an example
     opened = array = None
     for (split, name), found in plan.copies.items():
         if array is None or found.open is not opened:  # several splits of one array
@@ -47,8 +48,8 @@ def copy(
         for start, block in blocks(array, found.rows):
             file[start : start + len(block)] = block
             if progress is not None:
-                left_out = len(plan.problems)
-                progress(done + start + len(block), total, left_out)
+                copied = (done + start + len(block)) // arrays
+                progress(copied, len(plan.examples), len(plan.problems))
         file.flush()
         done += sizes[split]
     write_index(plan, out, plan.examples, list(plan.copies), len(plan.problems))

@@ -41,7 +41,7 @@ def shortened(name: str, width: int = _WIDTH, between: str = "+") -> str:
 
 
 def tag(name: str) -> str:
-    """A name for TensorBoard: short, of its characters, another for another long name.
+    """A name for TensorBoard: short, and another one for another name.
 
     Args:
       name: of a scalar, "group/kind/objective" or shorter.
@@ -57,6 +57,7 @@ def tag(name: str) -> str:
       '0_1_999_1000_/cosine_15a8af34'
     """
     shown = "/".join(shortened(part) for part in name.split("/"))
-    if shown != name:
-        shown += f"_{zlib.crc32(name.encode()):08x}"
-    return re.sub(r"[^-/\w.]+", "_", shown)
+    if shown == name:
+        return name.replace("+", "_")  # which TensorBoard has not in its names
+    plain = re.sub(r"[^-/\w.]+", "_", shown)
+    return f"{plain}_{zlib.crc32(name.encode()):08x}"

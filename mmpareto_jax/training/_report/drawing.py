@@ -76,3 +76,16 @@ def series(records: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]
     pairs = [(r["step"], r[key]) for r in records if r.get(key) is not None]
     steps, values = zip(*pairs, strict=True) if pairs else ((), ())
     return np.asarray(steps), np.asarray(values, float)
+
+
+def widths(num: int, narrowest: float, widest: float) -> list[float]:
+    """Of marks that may lie upon each other, the lowest first: all are seen.
+
+    Args:
+      num: of them.
+      narrowest: the last one's.
+      widest: as much as it may be; few are told apart by less.
+    """
+    first = max(narrowest, min(widest, 1.5 * narrowest * num))
+    sizes: list[float] = np.linspace(narrowest, first, num)[::-1].tolist()
+    return sizes

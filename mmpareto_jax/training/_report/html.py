@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 # Drawn as pictures inside the SVG: a path for each of more points is megabytes.
 _MANY_POINTS = 3000
+# What does not fit beside other columns.
+_LONG_TEXT, _LONG_WORD = 40, 20
 
 _STYLE = """
 :root {
@@ -59,9 +61,8 @@ th, td {
   padding: 0.3rem 0.75rem 0.3rem 0; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line);
 }
-td { white-space: nowrap; }
-table:not(.plain) th { min-width: 4.5rem; max-width: 14rem; overflow-wrap: anywhere; }
-table:not(.plain) th:first-child { max-width: min(16rem, 40vw); }
+td, tbody th { white-space: nowrap; }
+th.long { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 th { font-weight: 600; }
 thead th { vertical-align: bottom; font-size: 0.9rem; }
 th:first-child, table.plain :is(th, td) { text-align: left; }
@@ -110,9 +111,9 @@ def table(
       lines: the cells.
       plain: of words, which wrap, instead of numbers, which stand in a line.
     """
-    first = "".join(f'<th scope="col">{escape(x)}</th>' for x in head)
+    first = "".join(_head(x, "col") for x in head)
     rows = "\n".join(
-        f'<tr><th scope="row">{escape(key)}</th>'
+        f"<tr>{_head(key, 'row')}"
         + "".join(f"<td>{escape(x)}</td>" for x in cells)
         + "</tr>"
         for key, *cells in lines
@@ -124,6 +125,14 @@ def table(
         f'<div class="scroll" tabindex="0"><table{kind}>\n{top}<tbody>\n{rows}\n'
         "</tbody></table></div>"
     )
+
+
+def _head(text: object, scope: str) -> str:
+    """A head cell; a long name in it may be broken anywhere."""
+    words = str(text).split()
+    long = len(str(text)) > _LONG_TEXT or max(map(len, words), default=0) > _LONG_WORD
+    kind = ' class="long"' if long else ""
+    return f'<th scope="{scope}"{kind}>{escape(text)}</th>'
 
 
 def details(summary: str, *content: str) -> str:

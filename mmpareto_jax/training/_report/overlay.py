@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,10 +16,14 @@ from mmpareto_jax.training._report.drawing import (
     outer_legend,
     panels,
     series,
+    widths,
 )
+from mmpareto_jax.training._run.metrics import conflict_share
 from mmpareto_jax.training._study.summary import titled
 from mmpareto_jax.training._tasks.criteria import Measure
 
+# Steps and values.
+Curve: TypeAlias = tuple[np.ndarray, np.ndarray]
 # Points of a curve of shares, each the mean over as many steps.
 _POINTS = 30
 
@@ -32,15 +37,7 @@ def curves(runs: Mapping[str, Sequence[Record]], measures: Sequence[Measure]) ->
     """
     figure, axes = panels(len(measures))
     for axis, measure in zip(axes, measures, strict=True):
-
-        def draw(
-            records: Sequence[Record], measure: Measure = measure
-        ) -> tuple[np.ndarray, np.ndarray]:
-            held_out = [r for r in records if r["split"] == "validation"]
-            steps, values = series(held_out, measure.name)
-            return steps, measure.shown(values)
-
-        _lines(axis, runs, draw)
+        _lines(axis, {k: _values(x, measure) for k, x in runs.items()})
         unit = "validation, %" if measure.percent else "validation"
         axis.set(title=titled(measure), xlabel="step", ylabel=unit)
     outer_legend(figure, below=True)
@@ -56,43 +53,42 @@ def conflicts(runs: Mapping[str, Sequence[Record]], groups: Sequence[str]) -> Fi
     """
     figure, axes = panels(len(groups))
     for axis, group in zip(axes, groups, strict=True):
-
-        def draw(
-            records: Sequence[Record], group: str = group
-        ) -> tuple[np.ndarray, np.ndarray]:
-            return _shares(*series(records, f"{group}/conflict"))
-
-        _lines(axis, runs, draw)
+        _lines(axis, {k: _shares(x, group) for k, x in runs.items()})
         axis.set(title=shortened(group), xlabel="step", ylabel="conflicting steps, %")
         axis.set_ylim(-2, 102)
     outer_legend(figure, below=True)
     return figure
 
 
-def _lines(
-    axis: Axes,
-    runs: Mapping[str, Sequence[Record]],
-    draw: Callable[[Sequence[Record]], tuple[np.ndarray, np.ndarray]],
-) -> None:
-    """A line for each run; those of equal runs lie upon each other, and show."""
-    for number, (label, records) in enumerate(runs.items()):
-        steps, values = draw(records)
+def _lines(axis: Axes, runs: Mapping[str, Curve]) -> None:
+    """A line for each run; those of equal runs lie upon each other, and are seen."""
+    sizes = widths(len(runs), 1.2, 6.0)
+    for number, (label, (steps, values)) in enumerate(runs.items()):
         if len(steps):
             axis.plot(
                 steps,
                 values,
                 color=COLOURS[number % len(COLOURS)],
-                marker=".",
-                linewidth=1.2 + 1.6 * (len(runs) - 1 - number) / len(runs),
+                marker="o",
+                markersize=2 + sizes[number],
+                linewidth=sizes[number],
                 label=label,
             )
 
 
-def _shares(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over equal parts of the run, in %, where these end."""
-    parts = min(_POINTS, len(steps))
-    if not parts:
-        return steps, values
-    ends = np.array([part[-1] for part in np.array_split(steps, parts)])
-    means = [100 * part.mean() for part in np.array_split(values, parts)]
-    return ends, np.array(means)
+def _values(records: Sequence[Record], measure: Measure) -> Curve:
+    held_out = [r for r in records if r["split"] == "validation"]
+    steps, values = series(held_out, measure.name)
+    return steps, measure.shown(values)
+
+
+def _shares(records: Sequence[Record], group: str) -> Curve:
+    """Of equal parts of the records that have it, in %, where these end."""
+    seen = [r for r in records if r.get(f"{group}/conflict") is not None]
+    parts = min(_POINTS, len(seen))
+    steps, values = [], []
+    for rows in np.array_split(np.arange(len(seen)), parts) if parts else ():
+        part = [seen[row] for row in rows]
+        steps.append(part[-1]["step"])
+        values.append(100 * (conflict_share(part, group) or 0.0))
+    return np.array(steps), np.array(values)

@@ -17,9 +17,12 @@ from mmpareto_jax.training._report.run_section import (
     run_section,
 )
 from mmpareto_jax.training._run.workdir import read_record
-from mmpareto_jax.training._study.compare import read_comparison, read_runs
+from mmpareto_jax.training._study.records import (
+    read_comparison,
+    read_measures,
+    read_runs,
+)
 from mmpareto_jax.training._study.summary import legend, summarize, table_cells
-from mmpareto_jax.training._tasks.registry import make_task
 
 _CAPTIONS = {
     "scores": "Test scores of every run (dots), mean and standard deviation.",
@@ -118,7 +121,7 @@ def _body(
 
 def _comparison(workdir: Path) -> Iterator[str]:
     comparison, records = read_comparison(workdir), read_runs(workdir)
-    measures = make_task(comparison.config).measures
+    measures = read_measures(workdir)
     rows = summarize(comparison, records, measures)
     grid = ", ".join(f"{lr:g}" for lr in comparison.lr_grid)
     how = ""

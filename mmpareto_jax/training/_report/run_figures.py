@@ -17,12 +17,13 @@ from mmpareto_jax.training._report.drawing import (
     panels,
     plain_log,
     series,
+    widths,
 )
 from mmpareto_jax.training._report.probe_figure import probe_figure
 from mmpareto_jax.training._run.metrics import conflict_share, read_metrics
 
 # Marks of weights, in points; and gradients that a legend has names for.
-_WIDEST, _NARROWEST, _NAMED = 9.0, 2.0, 8
+_WIDEST, _NARROWEST, _NAMED = 12.0, 2.0, 8
 
 
 def draw_figures(workdir: str | Path) -> list[Path]:
@@ -124,19 +125,17 @@ def _cosine(train: list[Record], groups: Sequence[str]) -> Figure:
 def _weights(train: list[Record], groups: Sequence[str]) -> Figure:
     figure, axes = panels(len(groups))
     colours = _colours(train)
+    # Equal shares lie upon each other: wide marks under narrow ones show both.
+    sizes = dict(zip(colours, widths(len(colours), _NARROWEST, _WIDEST), strict=True))
     for axis, group in zip(axes, groups, strict=True):
-        names = _names(train, group, "weight")
-        # Equal shares lie upon each other: wide marks under narrow ones show both.
-        sizes = np.linspace(min(3 * len(names), _WIDEST), _NARROWEST, len(names))
-        for name, size in zip(names, sizes, strict=True):
+        for name in sorted(_names(train, group, "weight"), key=lambda k: -sizes[k]):
             steps, values = series(train, f"{group}/weight/{name}")
             axis.plot(
                 steps,
                 values,
                 "o",
-                markersize=size,
+                markersize=sizes[name],
                 markeredgewidth=0,
-                alpha=1.0 if name == names[-1] else 0.5,
                 color=colours[name],
                 label=name,
             )

@@ -28,6 +28,7 @@ from mmpareto_jax.training._run.optimizer import optimizer
 from mmpareto_jax.training._run.placement import ONE_DEVICE, Placement
 from mmpareto_jax.training._run.tally import Tally
 from mmpareto_jax.training._tasks.base import Task
+from mmpareto_jax.training._tasks.precise import precise
 
 
 class TrainState(NamedTuple):
@@ -59,9 +60,13 @@ class Program(NamedTuple):
       tally: (state, batch) -> how the step's metrics are packed; computes nothing.
       logged: (state, tally, batch) -> (state, tally with this step's metrics): the same
         step, whose metrics stay on the device; donates the state.
+      logged_each: ``logged`` of several runs, whose states, tallies and batches are
+        stacked.
       probe: (state, batch) -> what ``mmp.probe`` sees of the task's objectives and of
         the update of this step, which it does not make.
       evaluate: (state, examples) -> name -> float: losses and measures of all.
+      evaluate_each: (states of several runs, stacked; examples) -> for each run what
+        ``evaluate`` gives.
       features: (state, examples) -> encoder -> features [N, D] of all.
       restart: (seed, learning rate) -> the state before the first step of another run
         of the same program; nothing is compiled for it.
@@ -74,8 +79,10 @@ class Program(NamedTuple):
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
     tally: Callable[[TrainState, Batch], Tally]
     logged: Callable[[TrainState, Any, Batch], tuple[TrainState, jax.Array]]
+    logged_each: Callable[[TrainState, Any, Batch], tuple[TrainState, jax.Array]]
     probe: Callable[[TrainState, Batch], mmp.Probe]
     evaluate: Callable[[TrainState, Source], dict[str, float]]
+    evaluate_each: Callable[[TrainState, Source], list[dict[str, float]]]
     features: Callable[[TrainState, Source], dict[str, np.ndarray]]
     restart: Callable[[int, float], TrainState]
     between_epochs: (
@@ -111,6 +118,7 @@ def make_program(
     to lie on it as that says.
     """
     placement.check(config.batch_size)
+    task = precise(task) if config.precision == "highest" else task
     method = method_of(config)
     model = task.make_model(nnx.Rngs(config.seed))
     graphdef, variables = nnx.split(model)
@@ -225,13 +233,28 @@ def make_program(
         return task.sums(task.outputs(model, batch), batch, batch["mask"])
 
     def evaluate(state: TrainState, source: Source) -> dict[str, float]:
-        totals = [sums_of_batch(state.params, state.rest, x) for x in held_out(source)]
+        batches = held_out(source)
+        return scores([sums_of_batch(state.params, state.rest, x) for x in batches])
+
+    sums_of_each = jax.jit(jax.vmap(sums_of_batch, (0, 0, None)))
+
+    def evaluate_each(states: TrainState, source: Source) -> list[dict[str, float]]:
+        batches = held_out(source)
+        totals = jax.device_get(
+            [sums_of_each(states.params, states.rest, x) for x in batches]
+        )
+        return [
+            scores(jax.tree.map(lambda x, i=i: x[i], totals))
+            for i in range(len(states.step))
+        ]
+
+    def scores(totals: list[Any]) -> dict[str, float]:
         # In float64: a count of pixels exceeds what float32 can count.
         added = jax.tree.map(
             lambda *x: sum(np.asarray(v, np.float64) for v in x), *totals
         )
-        scores = {k: float(x) for k, x in sorted(task.scores(added).items())}
-        return scores | task.overall(scores)
+        found = {k: float(x) for k, x in sorted(task.scores(added).items())}
+        return found | task.overall(found)
 
     def held_out(source: Source) -> Iterator[dict[str, Any]]:
         return placement.held_out(source, task.eval_batch, task.fill)
@@ -252,7 +275,7 @@ def make_program(
     def restart(seed: int, lr: float) -> TrainState:
         variables = nnx.state(task.make_model(nnx.Rngs(seed)))
         params, rest = nnx.split_state(variables, nnx.Param, ...)
-        opt_state = optax.tree.set(begin(params, seed), peak=jnp.asarray(lr))
+        opt_state = optax.tree.set(begin(params, seed), peak=jnp.asarray(lr, float))
         # A memory of its own: the first step takes it.
         fresh = method.memory(shapes)
         return placed(params, rest, opt_state, fresh)
@@ -273,9 +296,11 @@ def make_program(
         compiled,
         tally_of,
         logged_anywhere,
+        jax.jit(jax.vmap(logged), donate_argnums=0),
         # A program of its own, so that the step is the same with it and without.
         placement.jit(probe),
         evaluate,
+        evaluate_each,
         features,
         restart,
         between_epochs if method.between_epochs else None,

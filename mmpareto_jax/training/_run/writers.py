@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 import mmpareto_jax as mmp
+from mmpareto_jax.training._described.names import tag
 from mmpareto_jax.training._run.callbacks import Callback, Start
 from mmpareto_jax.training._run.metrics import line, plain, read_metrics
 
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 class _Writer(Callback):
     """Writes what it hears of as records: a step, a split, and scalars by name."""
 
-    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+    def _record(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Writes one record, of plain values."""
         raise NotImplementedError
 
     def on_step(self, step: int, metrics: dict[str, Any]) -> None:
-        self.write(step, "train", metrics)
+        self._record(step, "train", metrics)
 
     def on_probe(self, step: int, probe: mmp.Probe) -> None:
-        self.write(step, "probe", {k: plain(x) for k, x in probe.scalars().items()})
+        self._record(step, "probe", {k: plain(x) for k, x in probe.scalars().items()})
 
     def on_epoch(self, step: int, scores: dict[str, float]) -> None:
-        self.write(step, "validation", {k: plain(x) for k, x in scores.items()})
+        self._record(step, "validation", {k: plain(x) for k, x in scores.items()})
 
 
 class JsonLines(_Writer):
@@ -65,7 +66,7 @@ class JsonLines(_Writer):
         path.write_text("".join(map(line, kept)))
         self._file = path.open("a")
 
-    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+    def _record(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         assert self._file is not None
         self._file.write(line({"step": step, "split": split, **values}))
 
@@ -104,18 +105,17 @@ class TensorBoard(_Writer):
         # What a run that goes on writes again is hidden.
         first = run.step if _is_cut(run) else run.step + 1
         began = SessionLog(status=SessionLog.START)
-        self._write(first, session_log=began)
+        self._event(first, session_log=began)
 
-    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        # TensorBoard has no "+" in its names.
+    def _record(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         found = [
-            Summary.Value(tag=f"{split}/{k.replace('+', '_')}", simple_value=x)
+            Summary.Value(tag=f"{split}/{tag(k)}", simple_value=x)
             for k, x in values.items()
             if x is not None
         ]
-        self._write(step, summary=Summary(value=found))
+        self._event(step, summary=Summary(value=found))
 
-    def _write(self, step: int, **what: Any) -> None:
+    def _event(self, step: int, **what: Any) -> None:
         self._file.write_event(Event(step=step, wall_time=time.time(), **what))
 
     def on_save(self, step: int) -> None:  # noqa: ARG002
@@ -132,12 +132,17 @@ class WeightsAndBiases(_Writer):
     A run that goes on goes on there, too: by its id, in ``WORKDIR/wandb-id``. Test
     scores are the run's summary.
 
-    Args:
+    Attributes:
       project: where the run is to appear.
       **options: others of ``wandb.init``, such as ``entity``, ``mode`` or ``tags``.
 
     Raises:
       ImportError: wandb is not installed.
+
+    Example:
+      >>> from mmpareto_jax.training import Config, WeightsAndBiases, train
+      >>> callback = WeightsAndBiases("papers", mode="offline")  # doctest: +SKIP
+      >>> train(Config(), "runs/a", callbacks=[callback])  # doctest: +SKIP
     """
 
     _run: Any = None
@@ -156,7 +161,7 @@ class WeightsAndBiases(_Writer):
         self._run = self._wandb.init(**{**own, **self._options})
         kept.write_text(self._run.id)
 
-    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+    def _record(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         found = {f"{split}/{k}": x for k, x in values.items() if x is not None}
         self._run.log(found, step=step)
 

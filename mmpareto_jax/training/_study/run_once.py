@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +28,48 @@ RADII = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
 _SHARP_SEEDS, _DIRECTIONS = 3, 3
 
 
+class Trained(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+      last: the state at its end.
+      best: the state at the end of the epoch that is best on validation, the last one
+        of equal ones.
+      validation: the scores of that epoch.
+      steps: the metrics of every step.
+      seconds: how long it took.
+    """
+
+    last: TrainState
+    best: TrainState
+    validation: dict[str, float]
+    steps: Sequence[dict[str, Any]]
+    seconds: float
+
+
+def program_of(config: Config, task: Task | None) -> tuple[Task, Program]:
+    """The task, and the program that runs of any seed and learning rate share."""
+    return _program(dataclasses.replace(config, seed=0, lr=1.0), task)
+
+
 @functools.lru_cache(maxsize=2)
 def _program(config: Config, task: Task | None) -> tuple[Task, Program]:
     task = (task or make_task(config)).first(config.num_train)
     check_method(task, config)
     return task, make_program(config, task)
+
+
+def keep_compiled(cache: str | None) -> None:
+    """Where compiled programs are kept, for all processes."""
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def merit(task: Task, scores: Mapping[str, float]) -> float:
+    """By which epochs are chosen, more is better; a score that is not finite loses."""
+    found = task.better(scores)
+    return found if math.isfinite(found) else -math.inf
 
 
 def run_once(
@@ -50,12 +88,9 @@ def run_once(
       inspect: whether to probe the encoders and, for the first seeds, to measure the
         loss around the end; half of a short run's time.
     """
-    if cache is not None:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # Runs that differ in these two share their program.
-    task, program = _program(dataclasses.replace(config, seed=0, lr=1.0), task)
-    best: tuple[float, int, TrainState, dict[str, float]] | None = None
+    keep_compiled(cache)
+    task, program = program_of(config, task)
+    best: tuple[TrainState, dict[str, float]] | None = None
     steps: list[dict[str, Any]] = []
 
     def on_step(_: int, values: dict[str, Any]) -> None:
@@ -64,14 +99,9 @@ def run_once(
     def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
         nonlocal best
         assert scores is not None  # nothing stops these runs
-        if best is None or task.better(scores) >= best[0]:
+        if best is None or merit(task, scores) >= merit(task, best[1]):
             # A copy: the next step takes the state's memory.
-            best = (
-                task.better(scores),
-                int(state.step),
-                jax.tree.map(lambda x: x + 0, state),
-                scores,
-            )
+            best = jax.tree.map(jnp.copy, state), scores
 
     start = time.perf_counter()
     last = fit(
@@ -84,23 +114,30 @@ def run_once(
     )
     seconds = time.perf_counter() - start
     assert best is not None
-    score, step, state, validation = best
-    test = program.evaluate(state, task.data["test"])
+    trained = Trained(last, *best, steps, seconds)
+    return record_of(program, task, config, trained, inspect)
+
+
+def record_of(
+    program: Program, task: Task, config: Config, trained: Trained, inspect: bool
+) -> Record:
+    """What is written down of a run."""
+    test = program.evaluate(trained.best, task.data["test"])
     record: Record = {
         "method": config.method,
         "lr": config.lr,
         "seed": config.seed,
-        "step": step,
-        "score": score,
-        "seconds": round(seconds, 2),
+        "step": int(trained.best.step),
+        "score": task.better(trained.validation),
+        "seconds": round(trained.seconds, 2),
         "device": jax.devices()[0].device_kind,
-        "validation": {m.name: validation[m.name] for m in task.measures},
+        "validation": {m.name: trained.validation[m.name] for m in task.measures},
         "test": {m.name: test[m.name] for m in task.measures},
-        "probe": _probe(program, state, task) if inspect else {},
-        "groups": _describe(program, steps, config.steps_per_epoch),
+        "probe": _probe(program, trained.best, task) if inspect else {},
+        "groups": _describe(program, trained.steps, config.steps_per_epoch),
     }
     if inspect and config.seed < _SHARP_SEEDS:
-        record["sharpness"] = _sharpness(program, last, task, config.seed)
+        record["sharpness"] = _sharpness(program, trained.last, task, config.seed)
     return record
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mmpareto_jax.training._described.names import shortened
-from mmpareto_jax.training._study.compare import Comparison
+from mmpareto_jax.training._study.comparison import Comparison
 from mmpareto_jax.training._study.run_once import Record
 from mmpareto_jax.training._study.scores import (
     Difference,
@@ -210,8 +211,7 @@ def table_cells(
     head += [f"conflicts, {shortened(g)} %" for g in groups]
     head += ["time of a step"] if times else []
     lines = [head]
-    main, sign = measures[0].name, -1 if measures[0].higher else 1
-    for row in sorted(rows, key=lambda r: sign * r.scores[main].mean()):
+    for row in _best_first(rows, measures[0]):
         cells = [row.method, f"{row.lr:g}"]
         cells += [_spread(row.scores[m.name], m.percent) for m in measures]
         if several:
@@ -225,6 +225,16 @@ def table_cells(
         cells += [f"{times[row.method]:.2f}"] if times else []
         lines.append(cells)
     return lines
+
+
+def _best_first(rows: Sequence[Row], main: Measure) -> list[Row]:
+    """By the mean of the main measure; those last that have none."""
+
+    def behind(row: Row) -> tuple[bool, float]:
+        mean = float(row.scores[main.name].mean())
+        return not math.isfinite(mean), -mean if main.higher else mean
+
+    return sorted(rows, key=behind)
 
 
 def _spread(values: np.ndarray, percent: bool) -> str:

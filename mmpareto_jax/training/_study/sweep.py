@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._study.compare import Comparison, compare
+from mmpareto_jax.training._study.compare import Together, compare_share
+from mmpareto_jax.training._study.comparison import Comparison
+from mmpareto_jax.training._study.records import read_measures
+from mmpareto_jax.training._study.run_once import Record
 from mmpareto_jax.training._study.scores import Difference, holm
+from mmpareto_jax.training._study.shares import PATIENCE, Share
 from mmpareto_jax.training._study.summary import CONTROL, summarize
-from mmpareto_jax.training._tasks.registry import make_task
+from mmpareto_jax.training._tasks.criteria import Measure
 
 # What each setting changes, one thing at a time, with what that needs beside it.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -66,7 +70,11 @@ def sweep(
     lr_grid: tuple[float, ...] = (0.05, 0.1, 0.2),
     seeds: int = 8,
     tune_seeds: int = 1,
-    workers: int = 2,
+    workers: int | None = None,
+    together: Together = "auto",
+    num_processes: int = 1,
+    process_id: int = 0,
+    patience: float = PATIENCE,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[SweepRow]:
     """Compares MMPareto with uniform × γ in every setting.
@@ -79,16 +87,21 @@ def sweep(
       lr_grid: learning rates; each method gets its own best one in each setting.
       seeds: final runs of a method, at least 2.
       tune_seeds: runs for each learning rate, at least 1.
-      workers: processes, as of ``compare``.
+      workers: as of ``compare``.
+      together: as of ``compare``.
+      num_processes: as of ``compare``.
+      process_id: as of ``compare``.
+      patience: as of ``compare``; a new record in any setting counts.
       progress: called as ``progress(settings done, settings, setting)``, before each.
 
     Returns:
-      A row for each setting, in their order.
+      A row for each setting, in their order; none in other processes than the first.
 
     Raises:
       ValueError: an unknown setting; as of ``Comparison`` (a learning rate twice, too
         few runs, an option that `config` cannot have beside a setting) and of
         ``compare`` (a directory that holds another comparison).
+      TimeoutError: as of ``compare``.
 
     Example:
       >>> from mmpareto_jax.training import Config, sweep
@@ -99,6 +112,8 @@ def sweep(
     for name in settings:
         if name not in SETTINGS:
             raise ValueError(f"settings: expected some of {list(SETTINGS)}, got {name}")
+    workdir = Path(workdir)
+    share = Share(num_processes, process_id, patience, watched=workdir)
     rows = []
     for number, name in enumerate(settings):
         if progress is not None:
@@ -110,27 +125,39 @@ def sweep(
             seeds,
             tune_seeds,
         )
-        directory = Path(workdir) / name.replace(" ", "-").replace("%", "percent")
-        records = compare(comparison, directory, workers=workers, inspect=False)
-        measures = make_task(comparison.config).measures[:1]
-        found = {row.method: row for row in summarize(comparison, records, measures)}
-        ours, control = found["mmpareto"], found[CONTROL]
-        main = measures[0].name
-        rows.append(
-            SweepRow(
-                name,
-                float(np.mean(list(ours.conflict.values()))),
-                float(control.scores[main].mean()),
-                float(ours.scores[main].mean()),
-                ours.differences[CONTROL],
-                0.0,
-            )
+        directory = workdir / name.replace(" ", "-").replace("%", "percent")
+        records = compare_share(
+            None,
+            comparison,
+            directory,
+            share,
+            workers=workers,
+            together=together,
+            inspect=False,
+            progress=None,
         )
+        if share.is_first:
+            rows.append(_row(name, comparison, records, read_measures(directory)[0]))
     corrected = holm([row.difference.p for row in rows])
     return [
         dataclasses.replace(row, corrected=p)
         for row, p in zip(rows, corrected, strict=True)
     ]
+
+
+def _row(
+    name: str, comparison: Comparison, records: Sequence[Record], main: Measure
+) -> SweepRow:
+    found = {row.method: row for row in summarize(comparison, records, [main])}
+    ours, control = found["mmpareto"], found[CONTROL]
+    return SweepRow(
+        name,
+        float(np.mean(list(ours.conflict.values()))),
+        float(control.scores[main.name].mean()),
+        float(ours.scores[main.name].mean()),
+        ours.differences[CONTROL],
+        0.0,
+    )
 
 
 def sweep_markdown(rows: Sequence[SweepRow]) -> str:

@@ -125,7 +125,7 @@ class Task:
           mask: [B], 1 for examples and 0 for what fills the batch.
 
         Returns:
-          Objective or measure -> name -> array.
+          Objective, or "measure/" and a measure -> name -> array.
         """
         seen = next(iter(outputs.logits.values()))
         found = {
@@ -133,7 +133,7 @@ class Task:
             for name, z in outputs.logits.items()
         }
         judged = {
-            name: criterion.sums(seen, criterion.of(batch), mask)
+            f"measure/{name}": criterion.sums(seen, criterion.of(batch), mask)
             for name, criterion in self.judged.items()
         }
         return found | judged
@@ -154,7 +154,7 @@ class Task:
             for kind, value in self.criteria[name].scores(x).items()
         }
         judged = {
-            name: criterion.scores(sums[name])["value"]
+            name: criterion.scores(sums[f"measure/{name}"])["value"]
             for name, criterion in self.judged.items()
         }
         return found | judged

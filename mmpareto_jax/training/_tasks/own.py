@@ -204,7 +204,7 @@ def task(
       The task.
 
     Raises:
-      ValueError: no loss, a split is missing, or a measure that has the name of a loss.
+      ValueError: no loss, or a split is missing.
       TypeError: a model of another kind, or a measure without a direction.
 
     Example:
@@ -235,8 +235,6 @@ def task(
                 f"task {name}: measures: {measure}: expected higher_is_better(...) or "
                 f"lower_is_better(...), got {type(judge).__name__}"
             )
-        if measure in losses:
-            raise ValueError(f"task {name}: measures: {measure} is a loss's name")
     example = as_examples(data["train"]).take(np.arange(1))
 
     def outputs(model: Any, batch: Batch) -> Outputs:

@@ -80,6 +80,15 @@ def test_rows_stay_together_in_a_random_split(tmp_path, write, number, modalitie
     assert check_prepared(tmp_path / "out") == []
 
 
+def test_progress_is_that_of_examples(tmp_path):
+    raw, seen = as_file(tmp_path / "raw", examples(60)), []
+    prepare(
+        plan_of("arrays", raw), tmp_path / "out", progress=lambda *x: seen.append(x)
+    )
+    assert seen == sorted(seen)
+    assert seen[-1] == (60, 60, 0)
+
+
 @pytest.mark.parametrize("separator", "/-")
 @pytest.mark.parametrize("write", WAYS)
 def test_given_splits(tmp_path, write, separator):

@@ -1,0 +1,105 @@
+"""Workers: each has its GPU, or its thread; none is needed to know that."""
+
+import os
+import subprocess
+
+import pytest
+
+from mmpareto_jax.training._study import workers
+from mmpareto_jax.training._study.workers import visible_gpus, worker_environment
+
+LISTED = "".join(f"GPU {i}: NVIDIA H100 (UUID: GPU-{i})\n" for i in range(4))
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    """A machine with four GPUs."""
+
+    def run(command, **_):
+        assert command == ["nvidia-smi", "-L"]
+        return subprocess.CompletedProcess(command, 0, LISTED + "  MIG 1g.10gb\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, ("0", "1", "2", "3")),
+        ({"CUDA_VISIBLE_DEVICES": "2,3"}, ("2", "3")),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-a, GPU-b"}, ("GPU-a", "GPU-b")),
+        ({"CUDA_VISIBLE_DEVICES": "1,-1,2"}, ("1",)),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ()),
+        ({"JAX_PLATFORMS": "cpu"}, ()),
+        ({"JAX_PLATFORMS": "cuda,cpu"}, ("0", "1", "2", "3")),
+    ],
+)
+def test_gpus_without_jax(listed, environment, expected):
+    assert visible_gpus(environment) == expected
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(), subprocess.CalledProcessError(9, "nvidia-smi")]
+)
+def test_no_driver_is_no_gpu(monkeypatch, error):
+    def run(*_, **__):
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert visible_gpus({}) == ()
+
+
+def test_workers_take_gpus_in_turn():
+    gpus = ("2", "GPU-b", "7")
+    own = [worker_environment(i, 5, gpus, {}) for i in range(5)]
+    taken = [x["CUDA_VISIBLE_DEVICES"] for x in own]
+    assert taken == ["2", "GPU-b", "7", "2", "GPU-b"]
+    # Those that share one do not each take three quarters of its memory.
+    memory = [x.get("XLA_PYTHON_CLIENT_MEM_FRACTION") for x in own]
+    assert memory == ["0.450", "0.450", None, "0.450", "0.450"]
+    chosen = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.2"}
+    assert list(worker_environment(0, 5, gpus, chosen)) == ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_without_gpus_a_thread_each():
+    there = {"XLA_FLAGS": "--xla_a=1", "OMP_NUM_THREADS": "3"}
+    own = worker_environment(1, 2, (), there)
+    assert own["XLA_FLAGS"] == "--xla_a=1 --xla_cpu_multi_thread_eigen=false"
+    assert own["OMP_NUM_THREADS"] == "3"
+    own = worker_environment(1, 2, (), {})
+    assert own["XLA_FLAGS"] == "--xla_cpu_multi_thread_eigen=false"
+    assert own["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [((), 2), (("0",), 1), (("0", "3"), 2)])
+def test_the_default(monkeypatch, gpus, expected):
+    monkeypatch.setattr(workers, "visible_gpus", lambda _: gpus)
+    assert workers.default_workers() == expected
+
+
+def seen(_):
+    """What a worker's environment has; waits, so that no worker does all."""
+    import time
+
+    time.sleep(1)
+    return os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get("OMP_NUM_THREADS")
+
+
+def test_each_process_begins_with_its_own(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")  # asked for in no process here
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with workers.pool(2) as pool:
+        found = set(pool.map(seen, range(4)))
+    assert found == {("5", None), ("6", None)}
+    assert dict(os.environ) == before
+
+
+def test_the_environment_is_as_it_was(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with workers.pool(1) as pool:
+        assert pool.submit(seen, 0).result() == ("", "1")
+    assert dict(os.environ) == before
