@@ -148,7 +148,7 @@ def parts(monkeypatch):
     """The sizes of what is run side by side, and what is timed."""
     sizes, timed = [], []
 
-    def run(configs, task=None, cache=None, inspect=True):
+    def run(configs, task=None, inspect=True):
         sizes.append(len(configs))
         zero = {split: {"error": 1.0} for split in ("validation", "test")}
         return [
@@ -156,7 +156,7 @@ def parts(monkeypatch):
             for c in configs
         ]
 
-    def measure(configs, task=None, cache=None):
+    def measure(configs, task=None):
         timed.append((configs[0].method, len(configs)))
         return Measured(
             len(configs), {"uniform": 0.3, "pcgrad": 1.7}[configs[0].method]

@@ -149,7 +149,7 @@ def compare_share(
     claim(workdir, comparison)
     if share.is_first:
         describe(workdir, made.measures, {})
-    runs = _Runs(task, str(workdir / "compiled"), workers, together)
+    runs = _Runs(task, workers, together)
     tuning = comparison.tuning()
     total = len(tuning) + len(comparison.methods) * comparison.seeds
     records = read_runs(workdir)
@@ -196,9 +196,9 @@ def _settled(task: Task | None, comparison: Comparison) -> tuple[Task, Compariso
 class _Runs:
     """Does runs: in this process or in others, one by one or side by side."""
 
-    def __init__(self, task: Task | None, cache: str, workers: int, together: Together):
-        self._run = functools.partial(run_together, task=task, cache=cache)
-        self._measure = functools.partial(measure, task=task, cache=cache)
+    def __init__(self, task: Task | None, workers: int, together: Together):
+        self._run = functools.partial(run_together, task=task)
+        self._measure = functools.partial(measure, task=task)
         self._workers = workers
         # On a thread each, runs side by side are slower (tests/benchmarks/NOTES.md).
         on_threads = workers > 1 and not visible_gpus(os.environ)
