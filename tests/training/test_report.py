@@ -668,7 +668,7 @@ def test_a_legend_has_an_end():
 def test_the_best_epoch_of_an_error_is_the_least():
     angle = {"split": "validation", "mean_angle/x": 0.0}
     scores = [angle | {"step": i, "mean_angle/x": abs(i - 3)} for i in range(6)]
-    found = RunFiles("x", {}, {}, {}, scores)
+    found = RunFiles("x", {}, (), {}, {}, scores)
     assert found.best["step"] == 3
     assert [m.higher for m in found.measures] == [False]
 
@@ -701,3 +701,19 @@ def test_unlike_tasks_and_long_names_stay_within_the_window(
     )
     assert {text for _, text in names} >= {f"{long}{i}" for i in range(3)}
     assert max(size for size, _ in names) < 0.6 * width
+
+
+def test_a_run_that_was_stopped_knows_which_way_is_better(tmp_path):
+    """A measure of a user's own, of which less is better, before any result."""
+    measure = {"name": "error", "title": "error", "higher": False, "percent": False}
+    config = {"config": training.Config().to_dict(), "measures": [measure]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    records = [
+        {"step": s, "split": "validation", "loss/x": 1.0, "error": e}
+        for s, e in ((1, 3.0), (2, 1.0), (3, 2.0))
+    ]
+    lines = "".join(f"{json.dumps(r)}\n" for r in records)
+    (tmp_path / "metrics.jsonl").write_text(lines)
+    found = read_run(tmp_path, "run")
+    assert found.best["step"] == 2
+    assert "error ↓" in "".join(run_section(found))
