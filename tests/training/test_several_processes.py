@@ -66,7 +66,8 @@ def started(number, workdir, *more):
     finally:
         for process in processes:
             process.kill()
-            process.wait()
+            with process:  # closes what it wrote to, and waits
+                pass
 
 
 def ended(processes, timeout=300):
