@@ -28,7 +28,7 @@ from mmpareto_jax.training import (
 from mmpareto_jax.training._report.drawing import COLOURS
 from mmpareto_jax.training._report.overlay import conflicts, curves
 from mmpareto_jax.training._report.run_figures import run_figures
-from mmpareto_jax.training._report.run_section import RunFiles
+from mmpareto_jax.training._report.run_section import RunFiles, read_run, run_section
 
 ODD = "a \"b\" 'c' & <script>alert(1) <!-- $x_$"
 PLAN = Comparison(
@@ -706,7 +706,7 @@ def test_unlike_tasks_and_long_names_stay_within_the_window(
 def test_a_run_that_was_stopped_knows_which_way_is_better(tmp_path):
     """A measure of a user's own, of which less is better, before any result."""
     measure = {"name": "error", "title": "error", "higher": False, "percent": False}
-    config = {"config": training.Config().to_dict(), "measures": [measure]}
+    config = {"config": Config().to_dict(), "measures": [measure]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     records = [
         {"step": s, "split": "validation", "loss/x": 1.0, "error": e}
