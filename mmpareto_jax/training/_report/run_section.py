@@ -111,7 +111,8 @@ def read_run(workdir: Path, name: str) -> RunFiles:
     if not isinstance(record.get("config"), dict):
         raise ValueError(f"workdir {workdir}: unreadable config.json: holds no config")
     result = read_record(workdir / "result.json")
-    known = record.pop("measures", result.get("measures", ()))
+    known = record.pop("measures", ())
+    known = result.get("measures", known)
     config, metrics = record.pop("config"), read_metrics(workdir)
     return RunFiles(name, config, known, record, result, metrics)
 
