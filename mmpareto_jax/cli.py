@@ -6,6 +6,7 @@ Heavy imports are inside the commands, so that ``--help`` and mistakes answer at
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,8 @@ from mmpareto_jax._cli import member as _member
 from mmpareto_jax._cli.answers import USAGE_ERROR
 from mmpareto_jax._cli.parser import make_parser
 
+CLOSED = 141
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
@@ -25,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments; by default the process's own.
 
     Returns:
-      The exit code: 0, 1 where ``check`` finds something, 2 for a mistake in the call,
-      130 after Ctrl-C.
+      The exit code: 0; 1 where ``check`` finds something; 2 for a mistake in the call,
+      or a file that cannot be read or written; 130 after Ctrl-C; 141 where nobody reads
+      what is printed any more.
     """
     try:
         if "" not in sys.path:
@@ -63,7 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = do()
     except SystemExit as stop:  # argparse has printed its line or its help
         return int(stop.code or 0)
-    except (ValueError, TimeoutError) as error:
+    except BrokenPipeError:  # as of `mmpareto methods | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}")
+    except ValueError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _commands.INTERRUPTED

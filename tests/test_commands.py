@@ -37,7 +37,9 @@ def environment(tmp_path_factory, quick_processes):
 
 # What stands on standard error besides: how long it will take, and how far it is.
 LENGTH = re.compile(r"\d+ (runs: \d+ to tune, \d+ that count|examples)")
-PROGRESS = re.compile(r"[a-z -]+(: \d+ epochs?, \d+ steps|  (epoch )?\d+/\d+ .*)")
+PROGRESS = re.compile(
+    r"[a-z -]+(: \d+ epochs?, \d+ steps(, from step \d+)?|  (epoch )?\d+/\d+ .*)"
+)
 
 
 def mmpareto(*arguments):

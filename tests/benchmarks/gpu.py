@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from combination import resnet_shapes
+from together import HEAD
+from together import rows as runs_together
 
 import mmpareto_jax as mmp
 from mmpareto_jax._gramians.gramian import group_gramians
@@ -305,6 +307,10 @@ def main():
         head = ["way", "ms", "/ plain", "compile s", "/ plain", "temporaries GB"]
         table(title, head, steps(*make()))
 
+    def runs_side_by_side():
+        numbers = (2,) if given.small else (4, 16)
+        table("Runs side by side", HEAD, runs_together(numbers, given.small))
+
     parts = [
         combinations,
         all_rules,
@@ -314,6 +320,7 @@ def main():
         lambda: whole(
             "The same, bf16", lambda: audio_visual(given.small, jnp.bfloat16)
         ),
+        runs_side_by_side,
     ]
     for part in parts:
         if time.monotonic() >= end:

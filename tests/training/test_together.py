@@ -188,6 +188,19 @@ def test_what_is_faster_is_timed_once_a_method(parts, tmp_path):
     }
 
 
+def test_what_goes_on_keeps_what_was_timed(parts, tmp_path):
+    """A single run that is missing says nothing of many, and is not timed."""
+    _, timed = parts
+    compare(LINES, PLAN, tmp_path)
+    path = tmp_path / "runs.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    before = json.loads((tmp_path / "environment.json").read_text())
+    timed.clear()
+    compare(LINES, PLAN, tmp_path)
+    assert not timed
+    assert json.loads((tmp_path / "environment.json").read_text()) == before
+
+
 def test_a_number_is_taken_as_it_is(parts, tmp_path):
     sizes, timed = parts
     compare(LINES, PLAN, tmp_path, together=4)

@@ -120,7 +120,10 @@ def train(
     placement = placement_of(mesh, shard)
     run = together(lambda: _Run(workdir, config, task, placement))
     config, task, program = run.config, run.task, run.program
-    first_alone(lambda: claim(workdir, config, resume, placement.describe()))
+    devices = placement.describe()
+    first_alone(
+        lambda: claim(workdir, config, task.measures, resume=resume, devices=devices)
+    )
     heard = [JsonLines(), TensorBoard(), *callbacks]
     hear = Callbacks(heard if is_first() else [])
     with (
