@@ -6,15 +6,19 @@ Heavy imports are inside the commands, so that ``--help`` and mistakes answer at
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 
+from mmpareto_jax._cli import cache as _cache
 from mmpareto_jax._cli import commands as _commands
 from mmpareto_jax._cli import completion as _completion
 from mmpareto_jax._cli import explain as _explain
 from mmpareto_jax._cli import member as _member
 from mmpareto_jax._cli.answers import USAGE_ERROR
 from mmpareto_jax._cli.parser import make_parser
+
+CLOSED = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the arguments; by default the process's own.
 
     Returns:
-      The exit code: 0, 1 where ``check`` finds something, 2 for a mistake in the call,
-      130 after Ctrl-C.
+      The exit code: 0; 1 where ``check`` finds something; 2 for a mistake in the call,
+      or a file that cannot be read or written; 130 after Ctrl-C; 141 where nobody reads
+      what is printed any more.
     """
     try:
         if "" not in sys.path:
@@ -49,15 +54,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             "datasets": _explain.datasets,
             "check": _commands.check,
         }
+
+        def do() -> int:
+            with _cache.kept(arguments.pop("cache", None)):
+                return run[command](arguments)
+
         several = arguments.get("coordinator") or arguments.get("distributed")
         if several and not _member.is_child():
             return _member.watch(sys.argv[1:] if argv is None else argv)
         if several:
-            return _member.compute(lambda: run[command](arguments))
-        code: int = run[command](arguments)
+            return _member.compute(do)
+        code = do()
     except SystemExit as stop:  # argparse has printed its line or its help
         return int(stop.code or 0)
-    except (ValueError, TimeoutError) as error:
+    except BrokenPipeError:  # as of `mmpareto methods | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}")
+    except ValueError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _commands.INTERRUPTED

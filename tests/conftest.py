@@ -9,6 +9,9 @@ import pytest
 # Run by hand: they need what no test needs, PyTorch for one. And a script of a test.
 collect_ignore_glob = ["benchmarks/*", "several_processes.py"]
 
+# No command that is tested in this process keeps programs in the user's cache.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -200,7 +200,10 @@ def sections(text):
 
 @pytest.mark.parametrize(
     ("command", "without"),
-    [("train", {"task"}), ("compare", {"task", "method", "lr", "seed", "probe_every"})],
+    [
+        ("train", {"task"}),
+        ("compare", {"task", "method", "lr", "seed", "probe_every", "log_every"}),
+    ],
 )
 def test_help_has_each_option_once_under_its_owner(command, without, capsys):
     assert main([command, "--help"]) == 0
@@ -250,10 +253,26 @@ def test_compare_says_first_how_long_it_is(tmp_path, monkeypatch, capsys):
     )
     path = tmp_path / "comparison.json"
     path.write_text(json.dumps(dataclasses.asdict(plan)))
-    (tmp_path / "runs.jsonl").write_text('{"method": "uniform"}\n' * 3)
+    records = [{"method": "uniform", "lr": 0.1, "seed": i} for i in range(3)]
+    lines = "".join(f"{json.dumps(record)}\n" for record in records)
+    (tmp_path / "runs.jsonl").write_text(lines)
     assert main(arguments) == 2
     there = f"{length}; 3 are there already"
     assert capsys.readouterr().err == f"{there}\nmmpareto: stopped here\n"
     # Those of another comparison are not: it is refused, in one line.
     assert main([*arguments, "--seeds", "3"]) == 2
     assert capsys.readouterr().err == "mmpareto: stopped here\n"
+
+
+def test_who_reads_no_further_sees_no_traceback():
+    command = f"{sys.executable} -m mmpareto_jax methods | head -n 1"
+    shell = ["bash", "-c", f"set -o pipefail; {command}"]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+    assert done.returncode in (0, 141)  # all may be written before head has read
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["train", "--workdir", str(tmp_path / "file" / "run")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

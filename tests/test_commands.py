@@ -29,7 +29,7 @@ def environment(tmp_path_factory, quick_processes):
         for name, value in quick_processes.items():
             patch.setenv(name, value)
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
             cache = tmp_path_factory.mktemp("compiled")
             patch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
         yield
@@ -37,7 +37,9 @@ def environment(tmp_path_factory, quick_processes):
 
 # What stands on standard error besides: how long it will take, and how far it is.
 LENGTH = re.compile(r"\d+ (runs: \d+ to tune, \d+ that count|examples)")
-PROGRESS = re.compile(r"[a-z -]+(: \d+ epochs?, \d+ steps|  (epoch )?\d+/\d+ .*)")
+PROGRESS = re.compile(
+    r"[a-z -]+(: \d+ epochs?, \d+ steps(, from step \d+)?|  (epoch )?\d+/\d+ .*)"
+)
 
 
 def mmpareto(*arguments):

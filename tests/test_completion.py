@@ -26,7 +26,7 @@ CASES = [
     ("tr", {"train"}),
     ("train av", {"av-digits"}),
     ("train --met", {"--method"}),
-    ("train --no-c", {"--no-conflict-test"}),
+    ("train --no-co", {"--no-conflict-test"}),
     ("train --method mg", {"mgda"}),
     ("train av-digits --lr 0.1 --method mmp", {"mmpareto"}),
     ("evaluate run --checkpoint ", {"best", "latest"}),

@@ -11,7 +11,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_python_blocks_run(number):
+def test_python_blocks_run(number, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # one trains
     exec(compile(BLOCKS[number], "README.md", "exec"), {})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 SHELLS = ("bash", "zsh", "fish")
 # Arguments that are files or directories, by destination.
-_PATHS = ("workdir", "workdirs", "config", "data", "out", "raw", "directory")
+_PATHS = ("workdir", "workdirs", "config", "cache", "data", "out", "raw", "directory")
 
 
 def completion(parser: argparse.ArgumentParser, shell: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmpareto_jax._cli import commands as _commands
 from mmpareto_jax._cli.answers import Parser
+from mmpareto_jax._cli.cache import add_cache
 from mmpareto_jax._cli.completion import SHELLS
 from mmpareto_jax._cli.devices import add_devices
 from mmpareto_jax._cli.explain import method_columns
@@ -67,6 +68,7 @@ def _train(commands: Any) -> None:
     file = "TOML or JSON; flags go first"
     train.add_argument("--config", metavar="FILE", help=file)
     add_devices(train, processes=True)
+    add_cache(train)
     add_options(train, without=("task",))
 
 
@@ -82,6 +84,7 @@ def _evaluate(commands: Any) -> None:
         help="best on validation, or latest (default: %(default)s)",
     )
     add_devices(evaluate, processes=False)
+    add_cache(evaluate)
 
 
 def _plot(commands: Any) -> None:
@@ -162,7 +165,9 @@ def _compare(commands: Any) -> None:
     compare.add_argument(
         "--config", metavar="FILE", help="TOML or JSON; flags go first"
     )
-    add_options(compare, without=("task", "method", "lr", "seed", "probe_every"))
+    add_cache(compare)
+    of_runs = ("task", "method", "lr", "seed", "log_every", "probe_every")
+    add_options(compare, without=of_runs)
 
 
 def _sweep(commands: Any) -> None:
@@ -178,6 +183,7 @@ def _sweep(commands: Any) -> None:
         "--seeds", type=int, default=8, help="final runs of a method (default: 8)"
     )
     _division(sweep)
+    add_cache(sweep)
     sweep.add_argument("--workdir", default="runs/sweep", help="(default: %(default)s)")
 
 

@@ -8,6 +8,7 @@ host, as they are in a comparison; compilation is not counted.
 """
 
 import argparse
+import dataclasses
 
 import jax
 import numpy as np
@@ -44,18 +45,14 @@ def jobs(small):
     }
 
 
-def rows(numbers, small=False, method="mmpareto"):
+def rows(numbers, small=False):
     """Job, ms of a step of one, runs, ratio; as each is measured."""
     for name, (task, config) in jobs(small).items():
-        config = training.Config(**config.to_dict() | {"method": method})
         made, program = program_of(config, task)
         one = together._One(program, made, config)
         jax.block_until_ready(one.take())
         for runs in numbers:
-            configs = [
-                training.Config(**config.to_dict() | {"seed": seed})
-                for seed in range(runs)
-            ]
+            configs = [dataclasses.replace(config, seed=seed) for seed in range(runs)]
             many = together._Many(program, made, configs)
             ratio = together._ratio(one, many) / runs
             alone = 1e3 * together._seconds(one)

@@ -18,16 +18,17 @@ _DATA = {split: _arrays(size) for split, size in _SIZES.items()}
 
 
 class Encoder(nnx.Module):
-    """A layer with BatchNorm, so that a run has state beside its parameters."""
+    """A layer whose run has state beside its parameters: statistics, and keys."""
 
     out_features = 8
 
     def __init__(self, rngs):
         self.layer = nnx.Linear(2, 8, rngs=rngs)
         self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
 
     def __call__(self, x):
-        return nnx.relu(self.norm(self.layer(x)))
+        return self.dropout(nnx.relu(self.norm(self.layer(x))))
 
 
 def lines():

@@ -23,6 +23,7 @@ from mmpareto_jax.training import (
 )
 from mmpareto_jax.training._study import compare as compare_module
 from mmpareto_jax.training._study import together as _together
+from mmpareto_jax.training._study.summary import legend
 from mmpareto_jax.training._study.together import Measured
 
 CONFIG = Config(train_examples=64, batch_size=16, steps=4)
@@ -39,7 +40,7 @@ MEASURES = (
 )
 
 
-def fake(config, task=None, cache=None, inspect=True):
+def fake(config, task=None, inspect=True):
     """Final runs would prefer lr 0.1 and tuning runs prefer 0.2 for mmpareto alone."""
     tuning = config.seed >= 10_000
     good = 0.2 if (config.method == "mmpareto") == tuning else 0.1
@@ -65,7 +66,7 @@ def fake(config, task=None, cache=None, inspect=True):
 def faked(monkeypatch):
     calls = []
 
-    def run(config, task=None, cache=None, inspect=True):
+    def run(config, task=None, inspect=True):
         calls.append(config)
         assert inspect == (config.seed < 10_000)  # tuning runs need only their score
         return fake(config)
@@ -144,7 +145,11 @@ def test_table_and_csv(faked, tmp_path):
         "| uniform",
     ]
     assert "45.1 ± 0.1" in lines[2]
-    assert lines[0].split(" | ")[2:5] == ["multimodal", "audio", "audio, probe"]
+    assert lines[0].split(" | ")[2:5] == [
+        "multimodal ↑",
+        "audio ↑",
+        "audio, probe ↑",
+    ]
     assert lines[2].split(" | ")[4] == "13.8 ± 0.0"
     table = csv_text(records).splitlines()
     assert len(table) == 1 + len(records)
@@ -247,7 +252,7 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "match"),
     [
-        ("--methods best", "method: expected one of"),
+        ("--methods best", "unknown method best; mmpareto methods lists them"),
         ("--lr-grid fast", "argument --lr-grid: invalid list of float value"),
         ("--workers 0", "--workers: expected at least 1"),
         ("--seeds 1", "seeds: expected at least 2"),
@@ -306,15 +311,42 @@ def test_relative_improvement_and_ranks_by_hand():
     np.testing.assert_allclose(ranks, [6 / 3, 5 / 3, 7 / 3])
     table = markdown([single, uniform, ours], TASK_MEASURES).splitlines()
     assert table[0].split(" | ")[2:8] == [
-        "score",
-        "digit",
-        "error",
-        "share",
-        "Δp %",
-        "mean rank",
+        "score ↑",
+        "digit ↑",
+        "error ↓",
+        "share ↑",
+        "Δp % ↑",
+        "mean rank ↓",
     ]
     cells = next(line for line in table if "mmpareto" in line).split(" | ")
     assert cells[4:8] == ["3.000 ± 0.000", "62.5 ± 17.7", "-25.0 ± 17.7", "2.3"]
+
+
+def test_the_best_method_is_first_whatever_is_better():
+    plan = Comparison(Config(), ("uniform", "mmpareto", "pareto"), (0.1,), seeds=2)
+    values = {"uniform": 0.5, "mmpareto": 0.2, "pareto": 0.9}
+    records = [
+        {"method": method, "lr": 0.1, "seed": seed, "probe": {}, "groups": {}}
+        | {key: {"error/x": value + 0.01 * seed} for key in ("validation", "test")}
+        for method, value in values.items()
+        for seed in (0, 1)
+    ]
+    for higher, order in ((False, ("mmpareto", "uniform")), (True, ("pareto", "unif"))):
+        measures = [Measure("error/x", "x", higher=higher, percent=False)]
+        table = markdown(summarize(plan, records, measures), measures).splitlines()
+        for line, name in zip(table[2:], order, strict=False):
+            assert line.startswith(f"| {name}")
+
+
+def test_the_sentence_about_scores():
+    share, error = Measure("a/x", "x"), Measure("b/x", "x", False, False)
+    assert legend([share]) == "↑ more is better; shares are in %."
+    assert legend([error]) == "↓ less is better."
+    score = Measure("score/mean", "score", percent=False)
+    assert legend([score, share, error]) == (
+        "↑ more is better; ↓ less is better; shares are in %; the score is 100 times "
+        "the mean logarithm of the tasks' measures, so that 1 more is 1 % better."
+    )
 
 
 def test_no_improvement_without_single_task_models():

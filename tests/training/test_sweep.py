@@ -13,7 +13,7 @@ from mmpareto_jax.training._study import together as _together
 from mmpareto_jax.training._study.together import Measured
 
 
-def fake(config, task=None, cache=None, inspect=True):
+def fake(config, task=None, inspect=True):
     """MMPareto gains where there are contradictions, and only there."""
     gain = 0.05 * (config.method == "mmpareto") * (config.contradiction > 0)
     noise = 0.001 * np.sin(7 * config.seed + len(config.method))

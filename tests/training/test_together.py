@@ -148,7 +148,7 @@ def parts(monkeypatch):
     """The sizes of what is run side by side, and what is timed."""
     sizes, timed = [], []
 
-    def run(configs, task=None, cache=None, inspect=True):
+    def run(configs, task=None, inspect=True):
         sizes.append(len(configs))
         zero = {split: {"error": 1.0} for split in ("validation", "test")}
         return [
@@ -156,7 +156,7 @@ def parts(monkeypatch):
             for c in configs
         ]
 
-    def measure(configs, task=None, cache=None):
+    def measure(configs, task=None):
         timed.append((configs[0].method, len(configs)))
         return Measured(
             len(configs), {"uniform": 0.3, "pcgrad": 1.7}[configs[0].method]
@@ -188,6 +188,19 @@ def test_what_is_faster_is_timed_once_a_method(parts, tmp_path):
     }
 
 
+def test_what_goes_on_keeps_what_was_timed(parts, tmp_path):
+    """A single run that is missing says nothing of many, and is not timed."""
+    _, timed = parts
+    compare(LINES, PLAN, tmp_path)
+    path = tmp_path / "runs.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    before = json.loads((tmp_path / "environment.json").read_text())
+    timed.clear()
+    compare(LINES, PLAN, tmp_path)
+    assert not timed
+    assert json.loads((tmp_path / "environment.json").read_text()) == before
+
+
 def test_a_number_is_taken_as_it_is(parts, tmp_path):
     sizes, timed = parts
     compare(LINES, PLAN, tmp_path, together=4)
@@ -206,9 +219,9 @@ def test_at_most_sixteen(parts, tmp_path):
 
 def test_on_threads_nothing_is_timed(parts, tmp_path, monkeypatch):
     monkeypatch.setattr(_compare, "visible_gpus", lambda _: ())
-    assert _compare._Runs(None, "", 2, "auto")._together == 1
+    assert _compare._Runs(None, 2, "auto")._together == 1
     monkeypatch.setattr(_compare, "visible_gpus", lambda _: ("0", "1"))
-    assert _compare._Runs(None, "", 2, "auto")._together == "auto"
+    assert _compare._Runs(None, 2, "auto")._together == "auto"
 
 
 @pytest.mark.parametrize("together", [0, "all", -1])

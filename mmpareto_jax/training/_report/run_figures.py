@@ -109,7 +109,8 @@ def _cosine(train: list[Record], groups: Sequence[str]) -> Figure:
         axis.axhline(0, color="0.3", lw=0.8)
         # From the mean of a record down to the least.
         least = np.array([r.get(f"{name}_min", r[name]) for r in seen], float)
-        axis.vlines(steps, least, values, color="0.8", lw=0.8)
+        below = least < values
+        axis.vlines(steps[below], least[below], values[below], color="0.8", lw=0.8)
         axis.scatter(steps[~conflict], values[~conflict], s=5, color=COLOURS[0])
         axis.scatter(steps[conflict], values[conflict], s=9, color=COLOURS[1])
         share = f"conflict in {conflict_share(train, group) or 0.0:.1%} of the steps"

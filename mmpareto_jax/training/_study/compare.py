@@ -148,8 +148,8 @@ def compare_share(
     made, comparison = _settled(task, comparison)
     claim(workdir, comparison)
     if share.is_first:
-        describe(workdir, measures=[m._asdict() for m in made.measures])
-    runs = _Runs(task, str(workdir / "compiled"), workers, together)
+        describe(workdir, made.measures, {})
+    runs = _Runs(task, workers, together)
     tuning = comparison.tuning()
     total = len(tuning) + len(comparison.methods) * comparison.seeds
     records = read_runs(workdir)
@@ -163,7 +163,7 @@ def compare_share(
                 if progress is not None:
                     progress(len(records), total, f"{stage}: {record['method']}")
             if share.is_first:
-                describe(workdir, together=runs.described())
+                describe(workdir, made.measures, runs.timed())
             if stage == "tuning" or share.is_first:
                 records = share.wait(workdir, configs)
     return records
@@ -196,9 +196,9 @@ def _settled(task: Task | None, comparison: Comparison) -> tuple[Task, Compariso
 class _Runs:
     """Does runs: in this process or in others, one by one or side by side."""
 
-    def __init__(self, task: Task | None, cache: str, workers: int, together: Together):
-        self._run = functools.partial(run_together, task=task, cache=cache)
-        self._measure = functools.partial(measure, task=task, cache=cache)
+    def __init__(self, task: Task | None, workers: int, together: Together):
+        self._run = functools.partial(run_together, task=task)
+        self._measure = functools.partial(measure, task=task)
         self._workers = workers
         # On a thread each, runs side by side are slower (tests/benchmarks/NOTES.md).
         on_threads = workers > 1 and not visible_gpus(os.environ)
@@ -222,7 +222,7 @@ class _Runs:
                 for job in concurrent.futures.as_completed(jobs):
                     yield from job.result()
 
-    def described(self) -> dict[str, Any]:
+    def timed(self) -> dict[str, Any]:
         """Method -> what was timed, for ``environment.json``."""
         return {method: found._asdict() for method, found in self._measured.items()}
 
@@ -237,7 +237,11 @@ class _Runs:
         """Times what is not yet known; each method once."""
         if self._together != "auto":
             return
-        new = [group for group in groups if group[0].method not in self._measured]
+        new = [
+            group
+            for group in groups
+            if len(group) > 1 and group[0].method not in self._measured
+        ]
         for_worker = max(1, sum(map(len, groups)) // self._workers)
         largest = min(_TOGETHER, for_worker)
         found = each(self._measure, [group[:largest] for group in new])
@@ -250,7 +254,8 @@ class _Runs:
         """What is run side by side; all about equally many."""
         size = self._together
         if size == "auto":
-            size = self._measured[group[0].method].faster
+            measured = self._measured.get(group[0].method)
+            size = measured.faster if measured else 1
         number = -(-len(group) // size)
         for i in range(number):
             yield group[i * len(group) // number : (i + 1) * len(group) // number]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,23 @@ def claim(workdir: Path, comparison: Comparison) -> None:
     _write(path, dataclasses.asdict(comparison))
 
 
-def describe(workdir: Path, **more: Any) -> None:
-    """Adds to ``environment.json``, which begins with the versions and the time."""
+def describe(
+    workdir: Path, measures: Sequence[Measure], timed: Mapping[str, Any]
+) -> None:
+    """Writes ``environment.json``; of an earlier part of the comparison it is kept.
+
+    Args:
+      workdir: of the comparison.
+      measures: of the task, the main one first.
+      timed: method -> what was timed.
+    """
     path = workdir / "environment.json"
+    there = read_record(path)
     # The device is in the records: this process must not take it from its workers.
-    there = read_record(path) or {"versions": versions(), "started": now()}
-    _write(path, there | more)
+    begun = {"versions": versions(), "started": now(), **there}
+    begun["measures"] = [measure._asdict() for measure in measures]
+    begun["together"] = {**there.get("together", {}), **timed}
+    _write(path, begun)
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

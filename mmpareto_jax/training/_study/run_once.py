@@ -15,7 +15,7 @@ import numpy as np
 
 from mmpareto_jax.data import column
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._run.loop import fit
+from mmpareto_jax.training._run.fit import fit
 from mmpareto_jax.training._run.step import Program, TrainState, make_program
 from mmpareto_jax.training._study.probe import probe_accuracy
 from mmpareto_jax.training._tasks.base import Task
@@ -59,13 +59,6 @@ def _program(config: Config, task: Task | None) -> tuple[Task, Program]:
     return task, make_program(config, task)
 
 
-def keep_compiled(cache: str | None) -> None:
-    """Where compiled programs are kept, for all processes."""
-    if cache is not None:
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
 def merit(task: Task, scores: Mapping[str, float]) -> float:
     """By which epochs are chosen, more is better; a score that is not finite loses."""
     found = task.better(scores)
@@ -76,7 +69,6 @@ def run_once(
     config: Config,
     *,
     task: Task | None = None,
-    cache: str | None = None,
     inspect: bool = True,
 ) -> Record:
     """One run: the best epoch on validation, scored on test.
@@ -84,11 +76,9 @@ def run_once(
     Args:
       config: of the run.
       task: what it learns; None: what the config names.
-      cache: a directory for compiled programs, which all processes share.
       inspect: whether to probe the encoders and, for the first seeds, to measure the
         loss around the end; half of a short run's time.
     """
-    keep_compiled(cache)
     task, program = program_of(config, task)
     best: tuple[TrainState, dict[str, float]] | None = None
     steps: list[dict[str, Any]] = []

@@ -18,7 +18,6 @@ from mmpareto_jax.training._run.step import Program, TrainState
 from mmpareto_jax.training._study.run_once import (
     Record,
     Trained,
-    keep_compiled,
     merit,
     program_of,
     record_of,
@@ -52,7 +51,6 @@ def run_together(
     configs: Sequence[Config],
     *,
     task: Task | None = None,
-    cache: str | None = None,
     inspect: bool = True,
 ) -> list[Record]:
     """Runs that differ in seed and learning rate, side by side.
@@ -64,15 +62,13 @@ def run_together(
     Args:
       configs: of the runs, at least one.
       task: what they learn; None: what the configs name.
-      cache: as of ``run_once``.
       inspect: as of ``run_once``.
 
     Returns:
       Their records, in the same order; "together" is the number of runs.
     """
     if len(configs) == 1:
-        return [run_once(configs[0], task=task, cache=cache, inspect=inspect)]
-    keep_compiled(cache)
+        return [run_once(configs[0], task=task, inspect=inspect)]
     made, program = program_of(configs[0], task)
     size = 1
     if program.between_epochs is None:
@@ -86,14 +82,12 @@ def run_together(
         record
         for begin in range(0, len(configs), size)
         for record in run_together(
-            configs[begin : begin + size], task=task, cache=cache, inspect=inspect
+            configs[begin : begin + size], task=task, inspect=inspect
         )
     ]
 
 
-def measure(
-    configs: Sequence[Config], *, task: Task | None = None, cache: str | None = None
-) -> Measured:
+def measure(configs: Sequence[Config], *, task: Task | None = None) -> Measured:
     """Times a few steps of these runs, side by side and one after the other.
 
     Compilation is not counted. But where it takes longer than all steps of the runs,
@@ -102,9 +96,7 @@ def measure(
     Args:
       configs: of the runs, of one method.
       task: what they learn; None: what the configs name.
-      cache: as of ``run_once``.
     """
-    keep_compiled(cache)
     made, program = program_of(configs[0], task)
     runs = len(configs)
     if runs == 1 or program.between_epochs is not None:
@@ -120,7 +112,7 @@ def measure(
     except jax.errors.JaxRuntimeError as error:
         if not _is_of_memory(error):
             raise
-    return measure(configs[: runs // 2], task=task, cache=cache)
+    return measure(configs[: runs // 2], task=task)
 
 
 def _ratio(one: _One, many: _Many) -> float:
