@@ -185,7 +185,9 @@ def test_states_keep_their_place_and_nothing_is_compiled_twice(mesh, shard):
     placement = placement_of(mesh, shard)
     made, batches = program(own(2), placement)
     state, before = made.state, jax.tree.map(lambda x: x.sharding, made.state)
+    given = state
     state, metrics = made.step(state, next(batches))
+    assert all(x.is_deleted() for x in jax.tree.leaves(given.params))
     later = [next(batches) for _ in range(3)]
     again = made.restart(1, 0.1)
     with compilations() as compiled:
@@ -258,6 +260,14 @@ def test_what_is_sent_of_divided_parameters(number):
     sent = collectives(made, next(batches))
     assert set(sent) <= {"all-reduce", "all-gather", "reduce-scatter"}
     assert [x for x in sent["all-gather"] if np.prod(x) >= WORTH] == [(64, 128)]
+
+
+@pytest.mark.parametrize("shard", [None, "params"])
+def test_rows_of_divided_columns_are_gathered_nowhere(shard):
+    made, batches = program(own(8), placement_of("data=4,model=2", shard))
+    sent = collectives(made, next(batches))["all-gather"]
+    rows = 8 * 64 * 128
+    assert max(np.prod(x) for x in sent) * 8 <= rows
 
 
 def test_methods_that_look_between_epochs_keep_states_in_place(tmp_path):

@@ -225,6 +225,30 @@ def test_all_stop_after_the_same_step_and_go_on_as_more(tmp_path):
     assert steps == list(range(1, 41))
 
 
+@pytest.mark.slow
+def test_slurm_is_found(one, tmp_path):
+    """By its variables, with which ``srun`` starts every process."""
+    workdir = tmp_path / "run"
+    given = ("--device", "cpu", "--distributed", "auto", "--workdir", str(workdir))
+    call = (sys.executable, "-m", "mmpareto_jax", "train", *SMALL, "--steps", "6")
+    job = {
+        "SLURM_JOB_ID": str(os.getpid()),  # which makes the port
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": "2",
+        "JAX_NUM_CPU_DEVICES": "2",
+    }
+    tasks = [
+        subprocess.Popen(
+            [*call, *given],
+            env=os.environ | job | {"SLURM_PROCID": x, "SLURM_LOCALID": x},
+            cwd=ROOT,
+        )
+        for x in "01"
+    ]
+    assert [task.wait(timeout=300) for task in tasks] == [0, 0]
+    assert_close(after(workdir), after(one))
+
+
 def test_flags_that_belong_together():
     def taken(**given):
         return Devices.taken_from(dict(given))
