@@ -200,7 +200,10 @@ def sections(text):
 
 @pytest.mark.parametrize(
     ("command", "without"),
-    [("train", {"task"}), ("compare", {"task", "method", "lr", "seed", "probe_every"})],
+    [
+        ("train", {"task"}),
+        ("compare", {"task", "method", "lr", "seed", "probe_every", "log_every"}),
+    ],
 )
 def test_help_has_each_option_once_under_its_owner(command, without, capsys):
     assert main([command, "--help"]) == 0

@@ -1,8 +1,10 @@
-"""Decoding and feeding rates of CREMA-D, on generated clips of the real size.
+"""What the feed gives, and how long the device waits for it.
 
 ``python tests/benchmarks/feed.py`` writes a few hundred clips (WAV at 16 kHz, FLV of
 480 x 360 at 30 frames/s, 2.5 s) to a temporary directory, prepares them and feeds
-training batches. Needs the ``train`` extra.
+training batches. Then it trains the embedded jobs and CREMA-D's (ResNet-18), and prints
+what share of the time the device had nothing to do while a batch was made; at most that,
+since a step may have ended at any time while it was. Needs the ``train`` extra.
 """
 
 import argparse
@@ -13,13 +15,19 @@ import time
 from pathlib import Path
 
 import av
+import jax
 import numpy as np
 import soundfile
 
 from mmpareto_jax.data import augmentation, train_batches
 from mmpareto_jax.data.sources import open_prepared, plan_of, prepare
+from mmpareto_jax.training import Config
+from mmpareto_jax.training._run.step import make_program
+from mmpareto_jax.training._tasks.registry import make_task
+from mmpareto_jax.training._tasks.settled import settled
 
 SECONDS, RATE, SHAPE = 2.5, 30, (360, 480)
+WARM = 4  # steps
 
 
 def write_clips(raw: Path, number: int) -> None:
@@ -58,12 +66,59 @@ def feeding_rate(arrays, transform, batch_size: int, seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
+def waiting(config: Config, steps: int) -> tuple[float, float]:
+    """The share of the time that the device waits for data, at most; s of a step."""
+    task, config = settled(make_task(config), config)
+    program = make_program(config, task)
+    state, packing = program.restart(0, config.lr), None
+    batches = train_batches(
+        task.data["train"],
+        batch_size=config.batch_size,
+        seed=0,
+        transform=task.transform,
+    )
+    waited, start = 0.0, 0.0
+    for step in range(WARM + steps):
+        if step == WARM:  # compiled, and the feed is under way
+            jax.block_until_ready(state)
+            waited, start = 0.0, time.perf_counter()
+        before = time.perf_counter()
+        batch = next(batches)
+        after = time.perf_counter()
+        packing = packing or program.tally(state, batch)
+        if state.step.is_ready():
+            waited += after - before
+        state, _ = program.logged(state, packing.empty(), batch)
+    jax.block_until_ready(state)
+    total = time.perf_counter() - start
+    return waited / total, total / steps
+
+
+def wait_of(config: Config, steps: int) -> None:
+    """Prints it."""
+    share, seconds = waiting(config, steps)
+    print(
+        f"| {config.task} | {config.batch_size} | {1e3 * seconds:.1f} | "
+        f"{100 * share:.2f} |",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--clips", type=int, default=256)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--batch", type=int, default=64, help="of CREMA-D")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--crema-steps", type=int, default=30)
     options = parser.parse_args()
+    header = (
+        "| job | batch | ms a step | the device waits, % at most |\n|---|---|---|---|"
+    )
+    print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores\n\n{header}")
+    for name in ("av-digits", "multi-digits", "digit-tasks", "scenes"):
+        wait_of(Config(name), options.steps)
     with tempfile.TemporaryDirectory() as directory:
         raw, out = Path(directory, "raw"), Path(directory, "out")
         write_clips(raw, options.clips)
@@ -79,6 +134,9 @@ def main() -> None:
         for name, transform in (("as they are", None), ("cropped", crops)):
             rate = feeding_rate(arrays, transform, 64, options.seconds)
             print(f"feed, {name}: {rate:.0f} examples/s")
+        print(f"\n{header}")
+        own = Config("crema-d", data=str(out), batch_size=options.batch)
+        wait_of(own, options.crema_steps)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import jax
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training import Callback, Config, JsonLines, TensorBoard
 from mmpareto_jax.training._run.callbacks import Callbacks, Start
-from mmpareto_jax.training._run.loop import fit
+from mmpareto_jax.training._run.fit import fit
 from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._tasks.registry import make_task
 

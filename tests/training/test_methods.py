@@ -11,7 +11,7 @@ from flax import nnx
 
 from mmpareto_jax.training import Config
 from mmpareto_jax.training._methods.greedy import relative_squares
-from mmpareto_jax.training._run.loop import fit
+from mmpareto_jax.training._run.fit import fit
 from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._tasks.registry import make_task
 

@@ -193,6 +193,12 @@ def test_states_keep_their_place_and_nothing_is_compiled_twice(mesh, shard):
             state, metrics = made.step(state, batch)
         made.step(again, batch)
     assert compiled == []
+    packing = made.tally(state, batch)
+    state, tally = made.logged(state, packing.empty(), batch)
+    with compilations() as compiled:
+        state, tally = made.logged(state, tally, batch)
+        state, tally = made.logged(state, packing.empty(), batch)
+    assert compiled == []
     after = jax.tree.map(lambda x: x.sharding, state)
     same = jax.tree.map(
         lambda x, a, b: a.is_equivalent_to(b, x.ndim), state, before, after

@@ -1,9 +1,11 @@
 """Tests for the records of a run: means of its steps, and who hears of them."""
 
 import dataclasses
+import importlib
 import json
 import struct
 import sys
+import threading
 import types
 
 import jax
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
 from test_loop import Crash, Interrupt, assert_same_state
 
 from mmpareto_jax.training import (
@@ -24,7 +27,7 @@ from mmpareto_jax.training import (
     train,
 )
 from mmpareto_jax.training._run.callbacks import Callbacks
-from mmpareto_jax.training._run.loop import fit
+from mmpareto_jax.training._run.fit import fit
 from mmpareto_jax.training._run.tally import Tally
 
 EVERY = 5  # of 7 steps, the fourth of which ends an epoch
@@ -173,12 +176,17 @@ def events(workdir):
     content, at = path.read_bytes(), 0
     while at < len(content):
         (size,) = struct.unpack("<Q", content[at : at + 8])
-        yield Event.FromString(content[at + 12 : at + 12 + size])
-        at += size + 16
+        for part in (8, size):
+            (checksum,) = struct.unpack("<I", content[at + part : at + part + 4])
+            assert checksum == masked_crc32c(content[at : at + part])
+            at += part + 4
+        yield Event.FromString(content[at - 4 - size : at - 4])
 
 
 def test_tensorboard_has_one_event_of_each_record(meant):
-    written = [e for e in events(meant.workdir) if e.HasField("summary")]
+    version, start, *written = events(meant.workdir)
+    assert version.file_version == "brain.Event:2"
+    assert (start.step, start.HasField("session_log")) == (1, True)
     records = read_metrics(meant.workdir)
     assert [e.step for e in written] == [r["step"] for r in records]
     for event, record in zip(written, records, strict=True):
@@ -384,3 +392,27 @@ def test_the_share_of_conflicts_of_unlike_records():
     ]
     assert conflict_share(records, "a") == 4 / 14
     assert conflict_share(records, "b") is None
+
+
+def test_the_loop_does_not_wait_for_the_disk(run, tmp_path, monkeypatch):
+    """A checkpoint is not written before the next epoch's first step is under way."""
+    saving = importlib.import_module(
+        "orbax.checkpoint._src.checkpointers.async_checkpointer"
+    )
+    write = saving._background_wait_for_commit_futures
+    taken, in_time = threading.Event(), []
+
+    def late(*args, **kwargs):
+        in_time.append(taken.wait(timeout=120))
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(saving, "_background_wait_for_commit_futures", late)
+
+    class Taken(Callback):
+        def on_tick(self, step):
+            if step == 5:  # the fourth ends an epoch
+                taken.set()
+
+    result = train(run.config, tmp_path, callbacks=[Taken()])
+    assert in_time == [True, True]
+    assert_same_state(result.state, run.state)

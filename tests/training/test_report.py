@@ -28,7 +28,7 @@ from mmpareto_jax.training import (
 from mmpareto_jax.training._report.drawing import COLOURS
 from mmpareto_jax.training._report.overlay import conflicts, curves
 from mmpareto_jax.training._report.run_figures import run_figures
-from mmpareto_jax.training._report.run_section import RunFiles
+from mmpareto_jax.training._report.run_section import RunFiles, read_run, run_section
 
 ODD = "a \"b\" 'c' & <script>alert(1) <!-- $x_$"
 PLAN = Comparison(
@@ -151,7 +151,7 @@ def test_a_run(run, tmp_path):
     assert changed in page.text
     recorded = json.loads((run.workdir / "config.json").read_text())
     versions = recorded.pop("versions")
-    del recorded["config"]
+    del recorded["config"], recorded["measures"]
     assert dict(environment) == {k: str(x) for k, x in (recorded | versions).items()}
     starts = [" ".join(caption.split()[:2]) for caption in page.captions]
     assert starts == ["Loss and", "Cosine of", "Share of", "Norms of"]
@@ -207,7 +207,7 @@ def test_measures_of_a_run_without_result_share_the_columns(run, tmp_path):
 def test_an_older_run_reports_its_best_epoch(run, tmp_path):
     older = copy(run, tmp_path / "older", "result.json")
     record = json.loads((older / "config.json").read_text())
-    del record["device"], record["started"]
+    del record["device"], record["started"], record["measures"]
     (older / "config.json").write_text(json.dumps(record))
     page = report([older], tmp_path)
     best = run.scores["validation"]
@@ -668,7 +668,7 @@ def test_a_legend_has_an_end():
 def test_the_best_epoch_of_an_error_is_the_least():
     angle = {"split": "validation", "mean_angle/x": 0.0}
     scores = [angle | {"step": i, "mean_angle/x": abs(i - 3)} for i in range(6)]
-    found = RunFiles("x", {}, {}, {}, scores)
+    found = RunFiles("x", {}, (), {}, {}, scores)
     assert found.best["step"] == 3
     assert [m.higher for m in found.measures] == [False]
 
@@ -701,3 +701,19 @@ def test_unlike_tasks_and_long_names_stay_within_the_window(
     )
     assert {text for _, text in names} >= {f"{long}{i}" for i in range(3)}
     assert max(size for size, _ in names) < 0.6 * width
+
+
+def test_a_run_that_was_stopped_knows_which_way_is_better(tmp_path):
+    """A measure of a user's own, of which less is better, before any result."""
+    measure = {"name": "error", "title": "error", "higher": False, "percent": False}
+    config = {"config": Config().to_dict(), "measures": [measure]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    records = [
+        {"step": s, "split": "validation", "loss/x": 1.0, "error": e}
+        for s, e in ((1, 3.0), (2, 1.0), (3, 2.0))
+    ]
+    lines = "".join(f"{json.dumps(r)}\n" for r in records)
+    (tmp_path / "metrics.jsonl").write_text(lines)
+    found = read_run(tmp_path, "run")
+    assert found.best["step"] == 2
+    assert "error ↓" in "".join(run_section(found))

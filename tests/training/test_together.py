@@ -219,9 +219,9 @@ def test_at_most_sixteen(parts, tmp_path):
 
 def test_on_threads_nothing_is_timed(parts, tmp_path, monkeypatch):
     monkeypatch.setattr(_compare, "visible_gpus", lambda _: ())
-    assert _compare._Runs(None, "", 2, "auto")._together == 1
+    assert _compare._Runs(None, 2, "auto")._together == 1
     monkeypatch.setattr(_compare, "visible_gpus", lambda _: ("0", "1"))
-    assert _compare._Runs(None, "", 2, "auto")._together == "auto"
+    assert _compare._Runs(None, 2, "auto")._together == "auto"
 
 
 @pytest.mark.parametrize("together", [0, "all", -1])

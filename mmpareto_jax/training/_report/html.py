@@ -153,7 +153,7 @@ def _figure(drawing: Figure, caption: str) -> str:
         for line in axis.lines:
             line.set_rasterized(np.size(line.get_xdata()) > _MANY_POINTS)
         for points in axis.collections:
-            num = max(len(points.get_offsets()), len(points.get_paths()))
+            num = max(np.shape(points.get_offsets())[0], len(points.get_paths()))
             points.set_rasterized(num > _MANY_POINTS)
     file = io.StringIO()
     with (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class RunFiles:
     Attributes:
       name: what the report calls it.
       config: its options.
+      known: its measures as they were recorded; empty where they were not.
       environment: versions, device and date, as far as they were recorded.
       result: result.json; empty where the run has not come to its end.
       metrics: the records of metrics.jsonl.
@@ -50,6 +51,7 @@ class RunFiles:
 
     name: str
     config: Mapping[str, Any]
+    known: Sequence[Mapping[str, Any]]
     environment: Mapping[str, Any]
     result: Mapping[str, Any]
     metrics: list[dict[str, Any]]
@@ -57,9 +59,9 @@ class RunFiles:
     @property
     def measures(self) -> list[Measure]:
         """What the run reports, the main one first."""
-        if self.result:
-            return [Measure(**m) for m in self.result["measures"]]
-        # Runs that are stopped, or of a version without result.json.
+        if self.known:
+            return [Measure(**m) for m in self.known]
+        # Runs of a version that did not write them at the start.
         names = {k: None for r in self.validation for k in r if "/" in k}
         names = {k: None for k in names if not k.startswith("loss/")}
         main = [k for k in names if k.endswith(("/mean", "/joint"))]
@@ -108,13 +110,11 @@ def read_run(workdir: Path, name: str) -> RunFiles:
     record = read_record(workdir / "config.json")
     if not isinstance(record.get("config"), dict):
         raise ValueError(f"workdir {workdir}: unreadable config.json: holds no config")
-    return RunFiles(
-        name,
-        record.pop("config"),
-        record,
-        read_record(workdir / "result.json"),
-        read_metrics(workdir),
-    )
+    result = read_record(workdir / "result.json")
+    known = record.pop("measures", ())
+    known = result.get("measures", known)
+    config, metrics = record.pop("config"), read_metrics(workdir)
+    return RunFiles(name, config, known, record, result, metrics)
 
 
 def run_section(run: RunFiles) -> Iterator[str]:

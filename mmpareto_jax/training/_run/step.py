@@ -216,6 +216,16 @@ def make_program(
         after, metrics = compiled(state, batch)
         return after, Tally.of(metrics).add(tally, metrics)
 
+    compiled_logged = placement.jit(logged, by_step, donate_argnums=0)
+
+    def logged_anywhere(
+        state: TrainState, tally: Any, batch: Batch
+    ) -> tuple[TrainState, jax.Array]:
+        if isinstance(tally, np.ndarray):  # of the host: one program for both
+            tally = placement.put(tally, placement.copied(tally))
+        after: tuple[TrainState, jax.Array] = compiled_logged(state, tally, batch)
+        return after
+
     @placement.jit
     def sums_of_batch(params: Any, rest: Any, batch: Batch) -> Any:
         whole = placement.gathered(params)
@@ -285,7 +295,7 @@ def make_program(
         first,
         compiled,
         tally_of,
-        placement.jit(logged, by_step, donate_argnums=0),
+        logged_anywhere,
         jax.jit(jax.vmap(logged), donate_argnums=0),
         # A program of its own, so that the step is the same with it and without.
         placement.jit(probe),

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from mmpareto_jax.training._config import Config, renamed
 
 if TYPE_CHECKING:  # a resumed run's mistakes need not wait for flax
     from mmpareto_jax.training._run.result import Result
+    from mmpareto_jax.training._tasks.criteria import Measure
 
 
 def refuse_other_run(workdir: Path, config: Config, resume: bool) -> None:
@@ -43,13 +44,19 @@ def refuse_other_run(workdir: Path, config: Config, resume: bool) -> None:
 
 
 def claim(
-    workdir: Path, config: Config, resume: bool, devices: Mapping[str, Any]
+    workdir: Path,
+    config: Config,
+    measures: Sequence[Measure],
+    *,
+    resume: bool,
+    devices: Mapping[str, Any],
 ) -> None:
     """Makes the workdir this run's: writes its config.json.
 
     Args:
       workdir: of the run.
       config: of the run.
+      measures: by which it is judged, the main one first.
       resume: whether it goes on.
       devices: what it runs on, which stands in the file for each time that it began.
 
@@ -68,6 +75,7 @@ def claim(
         workdir.mkdir(parents=True, exist_ok=True)
         record = {
             "config": config.to_dict(),
+            "measures": [measure._asdict() for measure in measures],
             "versions": versions(),
             **devices,
             "started": now(),

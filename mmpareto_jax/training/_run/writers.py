@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import socket
+import struct
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
 
 import mmpareto_jax as mmp
 from mmpareto_jax.training._described.names import tag
@@ -96,12 +98,14 @@ class TensorBoard(_Writer):
       True
     """
 
-    _file: Any = None
+    _file: BinaryIO | None = None
 
     def on_start(self, run: Start) -> None:
         folder = run.workdir / "tensorboard"
         folder.mkdir(exist_ok=True)
-        self._file = EventsWriter(str(folder / "events"))
+        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}"
+        self._file = (folder / name).open("wb")
+        self._event(0, file_version="brain.Event:2")
         # What a run that goes on writes again is hidden.
         first = run.step if _is_cut(run) else run.step + 1
         began = SessionLog(status=SessionLog.START)
@@ -116,9 +120,14 @@ class TensorBoard(_Writer):
         self._event(step, summary=Summary(value=found))
 
     def _event(self, step: int, **what: Any) -> None:
-        self._file.write_event(Event(step=step, wall_time=time.time(), **what))
+        # tensorboardX's own writer waits for the disk whenever it is flushed.
+        assert self._file is not None
+        event = Event(step=step, wall_time=time.time(), **what).SerializeToString()
+        for part in (struct.pack("<Q", len(event)), event):
+            self._file.write(part + struct.pack("<I", masked_crc32c(part)))
 
     def on_save(self, step: int) -> None:  # noqa: ARG002
+        assert self._file is not None
         self._file.flush()
 
     def close(self) -> None:
