@@ -21,7 +21,7 @@ from mmpareto_jax.training import (
     summarize,
     write_report,
 )
-from mmpareto_jax.training._run.loop import fit
+from mmpareto_jax.training._run.fit import fit
 from mmpareto_jax.training._study import run_once as _run_once
 from mmpareto_jax.training._study import together as _together
 from mmpareto_jax.training._study.records import name_of, read_measures

@@ -1,6 +1,8 @@
 """The sweep: its settings are valid, its rows right, its correction Holm's."""
 
+import concurrent.futures
 import dataclasses
+import functools
 
 import matplotlib.image
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from mmpareto_jax.cli import main
 from mmpareto_jax.training import SETTINGS, Config, holm, sweep
 from mmpareto_jax.training._study import compare as _compare
+from mmpareto_jax.training._study import shares
 from mmpareto_jax.training._study import together as _together
 from mmpareto_jax.training._study.together import Measured
 
@@ -55,6 +58,26 @@ def test_rows(faked, tmp_path):
     np.testing.assert_allclose(gained.conflict, (0.1 + 0.12 + 0.3) / 2)
     assert gained.corrected < 0.001
     assert (tmp_path / "contradictions-60-percent" / "runs.jsonl").exists()
+
+
+def test_two_processes_make_the_rows_of_one(faked, tmp_path, monkeypatch):
+    """Each goes on to the next setting; the first waits for the other's runs."""
+    monkeypatch.setattr(shares, "_PAUSE", 0.01)
+    names = ("as it is", "contradictions 60 %")
+    expected = sweep(Config(), tmp_path / "one", settings=names, seeds=3)
+    both = functools.partial(
+        sweep, Config(), tmp_path / "two", settings=names, seeds=3, patience=60.0
+    )
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first, other = (
+            pool.submit(both, num_processes=2, process_id=i) for i in (0, 1)
+        )
+        assert other.result() == []
+        assert first.result() == expected
+    for name in ("as-it-is", "contradictions-60-percent"):
+        for file in ("runs.jsonl", "runs-1.jsonl"):
+            lines = (tmp_path / "two" / name / file).read_text().splitlines()
+            assert len(lines) == (2 * 3 + 2 * 3) / 2
 
 
 def test_the_command(faked, tmp_path, capsys):
