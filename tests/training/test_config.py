@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from mmpareto_jax._cli.devices import Devices
 from mmpareto_jax._cli.parser import make_parser
 from mmpareto_jax.training import Config, load_config, read_config
 from mmpareto_jax.training._choices import MULTI_TASK, MULTIMODAL
@@ -107,7 +108,10 @@ def test_bad_files(tmp_path, name, text, message):
 def test_every_field_is_a_flag():
     flags = vars(make_parser().parse_args(["train"]))
     fields = {field.name for field in dataclasses.fields(Config)}
-    assert fields == set(flags) - {"command", "workdir", "resume", "config"}
+    # Where files are, and where a run computes, is no part of its config.
+    others = {field.name for field in dataclasses.fields(Devices)}
+    others |= {"command", "workdir", "resume", "config", "cache"}
+    assert fields == set(flags) - others
     assert all(flags[name] is None for name in fields)
 
 
