@@ -66,7 +66,7 @@ class Devices:
             return  # jax may wait
         import jax
 
-        from mmpareto_jax.training._run.placement import sizes_of
+        from mmpareto_jax.training._run.mesh import sizes_of
 
         sizes = None if self.mesh is None else sizes_of(self.mesh)
         if self.device:

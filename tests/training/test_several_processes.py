@@ -226,6 +226,14 @@ def test_all_stop_after_the_same_step_and_go_on_as_more(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_with_divided_parameters(one, tmp_path):
+    """What none of them has whole is saved whole, and read by a single device."""
+    workdir = tmp_path / "run"
+    run(2, workdir, "--steps", "6", "--mesh", "data=2,model=2", "--shard", "params")
+    assert_close(after(workdir), after(one))
+
+
+@pytest.mark.slow
 def test_slurm_is_found(one, tmp_path):
     """By its variables, with which ``srun`` starts every process."""
     workdir = tmp_path / "run"

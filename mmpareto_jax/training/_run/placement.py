@@ -11,14 +11,14 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmpareto_jax.data import Source, as_examples, eval_batches
+from mmpareto_jax.training._run.mesh import mesh_of
 
 Shard: TypeAlias = Literal["params"]
 
-AXES = ("data", "model")
 # Numbers of an array that is worth dividing: 16 KiB in float32. Below, what a message
 # costs is not its size.
 WORTH = 4096
@@ -257,52 +257,7 @@ def placement_of(mesh: Mesh | str | None, shard: Shard | None = None) -> Placeme
         if shard:
             raise ValueError("shard: expected a mesh with it, as --mesh auto")
         return ONE_DEVICE
-    if isinstance(mesh, str):
-        mesh = _mesh(sizes_of(mesh) or {"data": jax.device_count()})
-    if "data" not in mesh.shape or not set(mesh.shape) <= set(AXES):
-        raise ValueError(f"mesh: expected the axes data and model, got {mesh.shape}")
-    processes = {device.process_index for device in mesh.devices.flat}
-    if len(processes) < jax.process_count():
-        raise ValueError(
-            f"mesh: expected devices of all {jax.process_count()} processes, got "
-            f"{dict(mesh.shape)} of {jax.device_count()} devices"
-        )
-    kinds = (AxisType.Auto,) * mesh.devices.ndim
-    return Placement(Mesh(mesh.devices, mesh.axis_names, axis_types=kinds), shard)
-
-
-def sizes_of(text: str) -> dict[str, int] | None:
-    """Axis -> devices along it, of "data=4,model=2"; None: "auto".
-
-    Raises:
-      ValueError: it is neither.
-    """
-    if text == "auto":
-        return None
-    pairs = [part.partition("=") for part in text.split(",")]
-    sizes = {name: int(size) for name, _, size in pairs if size.isdecimal()}
-    fits = len(sizes) == len(pairs) and set(sizes) <= set(AXES) and all(sizes.values())
-    if not fits:
-        raise ValueError(
-            f"mesh: expected auto, or sizes as data=4,model=2, got {text!r}"
-        )
-    return {"data": 1} | sizes
-
-
-def _mesh(sizes: dict[str, int]) -> Mesh:
-    devices = jax.devices()
-    needed = math.prod(sizes.values())
-    if needed > len(devices):
-        more = "; on a CPU, JAX_NUM_CPU_DEVICES makes as many"
-        kind = devices[0].platform
-        raise ValueError(
-            f"mesh: expected at most the {len(devices)} devices ({kind}), got "
-            f"{','.join(f'{k}={n}' for k, n in sizes.items())}"
-            f"{more if kind == 'cpu' else ''}"
-        )
-    kinds = (AxisType.Auto,) * len(sizes)
-    chosen = devices[:needed]
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), kinds, devices=chosen)
+    return Placement(mesh_of(mesh), shard)
 
 
 def _whole(x: Any, sharding: NamedSharding) -> Any:
