@@ -21,7 +21,7 @@ def test_weights_are_found_at_every_fifth_step():
     combination = kept[-1].opt_state[0]
     assert {int(x.step) for x in combination.rule.weighting.values()} == {2}
     for name in ("weight/audio", "cosine", "conflict", "norm/joint"):
-        seen = np.array([m[f"joint+audio/{name}"] for m in metrics])
+        seen = np.array([m[f"joint+audio/{name}"] for m in metrics], float)
         np.testing.assert_array_equal(np.flatnonzero(np.isfinite(seen)), [0, 5])
 
 

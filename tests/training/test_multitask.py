@@ -41,7 +41,7 @@ def test_digits_from_the_command(tmp_path, capsys):
     assert (tmp_path / "figures" / "weights.png").stat().st_size > 5000
     assert main(["report", str(tmp_path)]) == 0
     page = (tmp_path / "report.html").read_text()
-    assert "<td>" in page.split("mean of the tasks, %", 1)[1]
+    assert "<td>" in page.split("mean of the tasks ↑, %", 1)[1]
     assert "sharing (digit, position, size)" in page
 
 
@@ -76,7 +76,8 @@ def test_scenes_are_measured_like_nyuv2(tmp_path):
     assert {p.name for p in (tmp_path / "figures").glob("*")} == set()
     page = write_report([tmp_path], tmp_path / "report.html").read_text()
     for m in result.measures:
-        title = html.escape(f"{m.title}, %" if m.percent else m.title)
+        arrow = "↑" if m.higher else "↓"
+        title = html.escape(f"{m.title} {arrow}{', %' if m.percent else ''}")
         value = f"{m.shown(test[m.name]):{'.1f' if m.percent else '.4g'}}"
         cells = re.search(rf"<tr><th[^>]*>{re.escape(title)}</th>(.*)</tr>", page)
         assert cells[1].endswith(f"<td>{value}</td>")
@@ -100,7 +101,7 @@ def test_prepare_and_train_dense_data(name, tmp_path, capsys):
     train = ["train", name, "--data", data, "--workdir", str(tmp_path / "run"), *flags]
     assert main(train) == 0
     out = capsys.readouterr().out
-    assert "mIoU, %" in out
+    assert "mIoU ↑, %" in out
     assert ("mean angle" in out) == (name == "nyuv2")
     config = Config(task=name, data=data, batch_size=4)
     task = make_task(config)
