@@ -47,6 +47,12 @@ class ArrayExamples:
     arrays: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
+        for name, array in self.arrays.items():
+            if not hasattr(array, "dtype") or np.ndim(array) < 1:
+                raise TypeError(
+                    f"data: {name}: expected an array [N, ...], got "
+                    f"{type(array).__name__}"
+                )
         sizes = {name: len(array) for name, array in self.arrays.items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise ValueError(
@@ -66,7 +72,8 @@ class RecordExamples:
     """Examples of a random access source, one record each.
 
     A ``grain.MapDataset`` is asked for row r of epoch e by its index e·N + r, so that
-    what it draws at random differs between epochs.
+    what it draws at random differs between epochs. It should not shuffle: the trainer
+    does, and a row would be another example in every epoch.
     """
 
     source: Sequence[Record]
@@ -128,14 +135,14 @@ def as_examples(source: Source) -> Examples:
 
     Args:
       source: name -> array [N, ...], in memory or mapped; a random access source of
-        records, as ``grain.MapDataset``, a grain data source or a list; or what is
-        already `Examples`.
+        records, as ``grain.MapDataset`` (neither shuffled nor filtered), a grain data
+        source or a list; or what is already `Examples`.
 
     Returns:
       The examples; nothing is read yet.
 
     Raises:
-      TypeError: something else.
+      TypeError: something else, or what is no array under a name.
       ValueError: arrays of different leading sizes, or no examples.
 
     Example:
@@ -207,17 +214,40 @@ def column(source: Source, name: str, batch_size: int = 1024) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def stacked(records: Sequence[Record]) -> Batch:
+def stacked(records: Sequence[Any]) -> Batch:
     """A batch of records; an array [B, ...] for each name."""
-    return {name: np.stack([r[name] for r in records]) for name in records[0]}
+    first = records[0]
+    for record in records:
+        if not isinstance(record, Mapping):
+            why = "; a source must not be filtered" if record is None else ""
+            raise TypeError(
+                "data: expected records that map names to arrays, got "
+                f"{type(record).__name__}{why}"
+            )
+        if record.keys() != first.keys():
+            raise ValueError(
+                f"data: expected the names {sorted(first)} in every record, got "
+                f"{sorted(record)}"
+            )
+    batch = {}
+    for name in first:
+        arrays = [np.asarray(record[name]) for record in records]
+        if len({x.shape for x in arrays}) > 1:
+            shapes = sorted({x.shape for x in arrays})
+            raise ValueError(
+                f"data: {name}: expected one shape in all examples, got "
+                f"{', '.join(map(str, shapes))}"
+            )
+        batch[name] = np.stack(arrays)
+    return batch
 
 
 def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
     """A transform of batches from grain transforms of examples.
 
     Args:
-      steps: ``grain.transforms.Map`` and ``RandomMap``, one example at a time, with a
-        generator of its own; a transform of batches, or None, is returned as it is.
+      steps: ``grain.transforms.Map`` and ``RandomMap``, one or several, of one example
+        at a time, with a generator of its own; a transform of batches, or None, is returned as it is.
 
     Returns:
       (batch, generators) -> batch, for `train_batches`; None: nothing is to be done.
@@ -225,9 +255,11 @@ def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
     Raises:
       TypeError: a transformation that makes more or fewer examples of them.
     """
+    known = (grain.transforms.Map, grain.transforms.RandomMap)
+    if isinstance(steps, known):
+        steps = [steps]
     if steps is None or callable(steps):
         return steps
-    known = (grain.transforms.Map, grain.transforms.RandomMap)
     for step in steps:
         if not isinstance(step, known):
             raise TypeError(

@@ -161,6 +161,11 @@ def _in_order(
         index = index if fill else index[index < size]
         index = index[rows(len(index))]
         batch = examples.take(np.minimum(index, size - 1))
+        if "mask" in batch:
+            raise ValueError(
+                'eval_batches: expected no name "mask" (it is added), '
+                f"got {sorted(batch)}"
+            )
         yield batch | {"mask": (index < size).astype(np.float32)}
 
 

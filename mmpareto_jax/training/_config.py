@@ -123,7 +123,8 @@ class Config(
         if not self.is_sized:
             return
         fits = self.batch_size <= self.num_train
-        check("batch_size", self.batch_size, fits, "at most train_examples")
+        expected = f"at most the {self.num_train} training examples"
+        check("batch_size", self.batch_size, fits, expected)
         seen = self.probe_every <= self.num_steps
         check("probe_every", self.probe_every, seen, f"at most {self.num_steps} steps")
 

@@ -174,3 +174,34 @@ def test_random_splits_keep_classes_and_groups():
         random_splits(ARRAYS, group="who")
     with pytest.raises(ValueError, match="label: expected integers from 0"):
         random_splits({"label": X})
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "match"),
+    [
+        ([{"x": 1.0}, None], TypeError, "got NoneType; a source must not be filtered"),
+        ([{"x": X}, {"x": X[:3]}], ValueError, "x: expected one shape in all examples"),
+        ([{"x": 1.0}, {"y": 1.0}], ValueError, "expected the names .* in every record"),
+        ((X, X), TypeError, "expected records that map names to arrays, got ndarray"),
+    ],
+)
+def test_records_that_do_not_fit(source, error, match):
+    with pytest.raises(error, match=match):
+        as_examples(source).take(np.arange(2))
+
+
+def test_what_is_no_array_is_named():
+    for x in ([1, 2, 3], 3.0, np.float32(1)):
+        with pytest.raises(TypeError, match=r"data: x: expected an array \[N, ...\]"):
+            as_examples({"y": X, "x": x})
+
+
+def test_a_mask_of_records_is_refused():
+    """As of arrays: evaluation adds one."""
+    with pytest.raises(ValueError, match='expected no name "mask"'):
+        next(eval_batches([{"x": 1.0, "mask": 0.0}], batch_size=1))
+
+
+def test_a_single_transform_needs_no_list():
+    batch = as_transform(Scale())({"x": X}, [None] * 10)
+    np.testing.assert_array_equal(batch["x"], 2 * X)

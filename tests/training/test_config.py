@@ -35,7 +35,10 @@ from mmpareto_jax.training._options.groups import GROUPS
         ({"width": 6}, "width: expected a multiple of 4, got 6"),
         ({"modalities": 4}, "modalities: expected 2 or 3, got 4"),
         ({"fusion": "bottleneck"}, "another one, or --encoder transformer"),
-        ({"batch_size": 10, "train_examples": 5}, "at most train_examples, got 10"),
+        (
+            {"batch_size": 10, "train_examples": 5},
+            "at most the 5 training examples",
+        ),
     ],
 )
 def test_refuses(values, message):

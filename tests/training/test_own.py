@@ -148,11 +148,9 @@ def test_the_best_checkpoint_has_the_lowest_of_what_should_be_low(finished):
 def test_without_measures_the_sum_of_the_losses_decides(tmp_path):
     result = train(own(measures=None), CONFIG, tmp_path)
     (measure,) = result.measures
-    assert (measure.name, measure.higher) == ("loss/sum", False)
+    assert (measure.name, measure.higher) == ("losses", False)
     scores = result.scores["test"]
-    assert scores["loss/sum"] == pytest.approx(
-        scores["loss/left"] + scores["loss/right"]
-    )
+    assert scores["losses"] == pytest.approx(scores["loss/left"] + scores["loss/right"])
 
 
 def test_resumed_evaluated_drawn_and_reported(finished, tmp_path):
@@ -289,7 +287,7 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_written(tmp_pa
         (lines, {"num_tasks": 4}, "of a task of its own, but of digit-tasks"),
         (lines, {"method": "pcgrad", "gamma": 2.0}, "gamma: not an option of pcgrad"),
         (lines, {"precision": "bf16"}, "expected f32 or highest"),
-        (lines, {"batch_size": 200}, "batch_size: expected at most train_examples"),
+        (lines, {"batch_size": 200}, "batch_size: expected at most the 120 training"),
         (lines, {"probe_every": 999}, "probe_every: expected at most"),
     ]
     for own_task, options, match in cases:
@@ -302,10 +300,28 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_written(tmp_pa
     ("change", "error", "match"),
     [
         ({"data": {"train": DATA["train"]}}, ValueError, "expected train, validation"),
-        ({"losses": {}}, ValueError, "losses: expected at least one"),
+        ({"losses": {}}, TypeError, "losses: expected name -> function, at least"),
+        ({"losses": [abs]}, TypeError, "losses: expected name -> function"),
+        (
+            {"measures": {"loss/left": MEASURES["right"]}},
+            ValueError,
+            "name of something",
+        ),
         ({"measures": {"x": min}}, TypeError, r"expected higher_is_better\(...\) or"),
         ({"model": 3}, TypeError, "model: expected a function of nnx.Rngs"),
         ({"model": Net(nnx.Rngs(0))}, TypeError, "model: expected a function"),
+        ({"model": Linen}, TypeError, "got a Linen class"),
+        ({"eval_batch": 0}, ValueError, "eval_batch: expected at least 1"),
+        (
+            {"data": DATA | {"test": DATA["test"] | {"x": X[157:, :2]}}},
+            ValueError,
+            "test: expected examples of .* as in train",
+        ),
+        (
+            {"data": {k: v | {"mask": v["left"]} for k, v in DATA.items()}},
+            ValueError,
+            'expected no name "mask"',
+        ),
     ],
 )
 def test_mistakes_of_a_task(change, error, match):
@@ -364,6 +380,15 @@ def lines(config=None):
 
 def nothing():
     return 3
+
+def sized(size=4):
+    return lines()
+
+def needy(a, b):
+    return lines()
+
+class Named:
+    av_digits = staticmethod(lambda config: lines())
 """
 
 
@@ -385,7 +410,139 @@ def test_by_module_and_function(tmp_path, monkeypatch, capsys):
         ("no_tasks:lines", "there is no module no_tasks"),
         ("my_tasks:circles", "my_tasks has no function 'circles'"),
         ("my_tasks:nothing", "expected a training.Task to be returned, got int"),
+        ("my_tasks:needy", "a function of nothing, or of a config, not of a, b"),
     ):
         assert cli.main(["train", name, "--workdir", "other"]) == 2
         assert said in capsys.readouterr().err
+    data = ["--data", str(tmp_path)]
+    assert cli.main(["train", "my_tasks:sized", "--workdir", "other", *data]) == 2
+    assert "data: not an option of my_tasks:sized" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+    steps = ["--batch-size", "16", "--steps", "1"]
+    for name in ("sized", "Named.av_digits"):
+        workdir = ["--workdir", name]
+        assert cli.main(["train", f"my_tasks:{name}", *workdir, *steps]) == 0
+
+
+class LinenDropout(linen.Module):
+    @linen.compact
+    def __call__(self, x, training):
+        x = linen.BatchNorm(use_running_average=not training)(linen.Dense(8)(x))
+        return linen.Dense(2)(linen.Dropout(0.9, deterministic=not training)(x))
+
+
+def floats(tree):
+    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def test_linen_is_told_whether_it_trains(tmp_path):
+    """Dropout is off in evaluation, and statistics move in training."""
+    dropped = task(
+        LinenDropout(),
+        LOSSES,
+        DATA,
+        forward=lambda model, batch: model(batch["x"], model.training),
+    )
+    program = make_program(*reversed(settled(dropped, CONFIG)))
+    first = [np.asarray(x) for x in floats(program.state.rest)]
+    params = jax.tree.map(np.asarray, program.state.params)
+    batch = next(train_batches(DATA["train"], batch_size=16, seed=0))
+    scores = program.evaluate(program.state, DATA["test"])
+    assert scores == program.evaluate(program.state, DATA["test"])
+    state, metrics = program.step(program.state, batch)
+    moved = [np.any(a != b) for a, b in zip(floats(state.rest), first, strict=True)]
+    assert moved == [True, True]  # mean and variance
+    # By hand, without dropout and with the statistics of the beginning.
+    linen_params = params["net"]
+    dense = lambda x, p: x @ p["kernel"][...] + p["bias"][...]  # noqa: E731
+    hidden = dense(DATA["test"]["x"], linen_params["Dense_0"]) / np.sqrt(1 + 1e-5)
+    y = dense(hidden, linen_params["Dense_1"])
+    left = np.mean((y[:, 0] - DATA["test"]["left"]) ** 2)
+    assert scores["loss/left"] == pytest.approx(left, rel=1e-4)
+    assert metrics["loss/left"] != pytest.approx(left, rel=1e-2)
+
+
+def test_labels_of_records_are_looked_at(tmp_path):
+    for wrong in (-1, 3):
+        records = sensors_records()
+        records["train"][7] = records["train"][7] | {"label": wrong}
+        bad = classification(records, encoders=ENCODERS, num_classes=3)
+        config = Config(batch_size=32, epochs=1)
+        with pytest.raises(ValueError, match=r"train: label: expected 0 to 2, got"):
+            train(bad, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_of_a_built_in_task_is_no_built_in_task(tmp_path):
+    result = train(dataclasses.replace(own(), name="av-digits"), CONFIG, tmp_path)
+    assert (result.config.task, int(result.state.step)) == (":av-digits", 21)
+
+
+def test_another_task_does_not_go_on(finished):
+    config = (finished.workdir / "config.json").read_text()
+    other = own(losses={"left": LOSSES["left"], "up": LOSSES["right"]})
+    with pytest.raises(ValueError, match="a run of another task: objectives"):
+        train(other, CONFIG, finished.workdir, resume=True)
+    with pytest.raises(ValueError, match="a run of another task: measures"):
+        evaluate(finished.workdir, task=own(measures=None))
+    assert (finished.workdir / "config.json").read_text() == config
+    assert (finished.workdir / "result.json").exists()
+
+
+def test_integers_are_not_wrapped(tmp_path):
+    large = {k: v | {"left": 2**33 + np.arange(len(v["x"]))} for k, v in DATA.items()}
+    with pytest.raises(ValueError, match="left: expected integers that int32 has"):
+        train(own(data=large), CONFIG, tmp_path / "run")
+    small = {k: v | {"left": np.arange(len(v["x"]))} for k, v in DATA.items()}
+    assert train(own(data=small), CONFIG, tmp_path / "small").finished
+    words = {k: v | {"who": np.array(["a"] * len(v["x"]))} for k, v in DATA.items()}
+    with pytest.raises(ValueError, match="who: expected numbers, got <U1"):
+        train(own(data=words), CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_losses_and_their_sum_have_names_of_their_own(tmp_path):
+    named = own(losses={"sum": LOSSES["left"], "right": LOSSES["right"]}, measures=None)
+    scores = train(named, CONFIG, tmp_path).scores["test"]
+    assert scores["losses"] == pytest.approx(scores["loss/sum"] + scores["loss/right"])
+
+
+def test_a_run_that_makes_no_step_leaves_nothing(tmp_path):
+    """Nor what others had there."""
+
+    def wrong(batch, rngs):
+        return batch | {"x": batch["x"][:, :2]}
+
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(TypeError, match="contracting dimensions"):
+        train(own(transform=wrong), CONFIG, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert train(own(), CONFIG, tmp_path).finished
+
+
+def test_arguments_in_another_order_are_refused(tmp_path):
+    for arguments in ((own(), tmp_path, CONFIG), (DATA, CONFIG, tmp_path), (CONFIG,)):
+        with pytest.raises(TypeError, match=r"expected \(config, workdir\) or \(task"):
+            train(*arguments)
+    for callbacks in ([object()], Callback()):
+        with pytest.raises(TypeError, match="expected a list of"):
+            train(own(), CONFIG, tmp_path, callbacks=callbacks)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "match"),
+    [
+        (Encoder(nnx.Rngs(0)), "a: expected a function of nnx.Rngs"),
+        (
+            lambda rngs: nnx.Sequential(nnx.Linear(3, 8, rngs=rngs)),
+            "a module with out_f",
+        ),
+    ],
+)
+def test_mistakes_of_encoders(encoder, match, tmp_path):
+    with pytest.raises(TypeError, match=match):
+        train(
+            classification(SENSORS, encoders=ENCODERS | {"a": encoder}),
+            Config(batch_size=16),
+            tmp_path / "run",
+        )

@@ -36,6 +36,8 @@ from mmpareto_jax.training._run.workdir import (
     claim,
     read_config,
     refuse_other_run,
+    refuse_other_task,
+    unclaim,
     write_result,
 )
 from mmpareto_jax.training._run.writers import JsonLines, TensorBoard
@@ -114,6 +116,7 @@ def train(
     """
     if isinstance(task, Config):
         task, config, workdir = None, task, config
+    _check_types(task, config, workdir, callbacks)
     workdir = Path(workdir)
     asked = config if task is None else config_of(task, config)
     first_alone(lambda: refuse_other_run(workdir, asked, resume))
@@ -121,13 +124,10 @@ def train(
     run = together(lambda: _Run(workdir, config, task, placement))
     config, task, program = run.config, run.task, run.program
     devices = placement.describe()
-    first_alone(
-        lambda: claim(workdir, config, task.measures, resume=resume, devices=devices)
-    )
-    heard = [JsonLines(), TensorBoard(), *callbacks]
-    hear = Callbacks(heard if is_first() else [])
+    first_alone(lambda: claim(workdir, config, task, resume=resume, devices=devices))
     with (
-        contextlib.closing(hear),
+        _unclaimed_without_a_step(workdir, resume) as counted,
+        contextlib.closing(_hearing(counted, callbacks)) as hear,
         contextlib.closing(run.open_checkpoints()) as checkpoints,
     ):
         state = program.state
@@ -199,6 +199,7 @@ def evaluate(
     workdir = Path(workdir)
     placement = placement_of(mesh, shard)
     run = _Run(workdir, read_config(workdir), task, placement)
+    refuse_other_task(workdir, run.task)
     with contextlib.closing(run.open_checkpoints()):
         return run.result(which)
 
@@ -246,6 +247,52 @@ class _Run:
             measures=self.task.measures,
             state=state,
         )
+
+
+def _hearing(counted: Callback, callbacks: Sequence[Callback]) -> Callbacks:
+    """All that hear of a run, in this process."""
+    first = [JsonLines(), TensorBoard(), *callbacks] if is_first() else []
+    return Callbacks([counted, *first])
+
+
+def _check_types(task: Any, config: Any, workdir: Any, callbacks: Any) -> None:
+    """Refuses arguments in another order.
+
+    Raises:
+      TypeError: names what was expected.
+    """
+    there = task is None or isinstance(task, Task)
+    if not (there and isinstance(config, Config) and isinstance(workdir, str | Path)):
+        found = ", ".join(type(x).__name__ for x in (task, config, workdir))
+        raise TypeError(
+            "train: expected (config, workdir) or (task, config, workdir), a Task, a "
+            f"Config and a path, got {found}"
+        )
+    for callback in [callbacks] if isinstance(callbacks, Callback) else callbacks:
+        if callback is callbacks or not isinstance(callback, Callback):
+            raise TypeError(
+                "train: callbacks: expected a list of training.Callback, got "
+                f"{type(callback).__name__}"
+            )
+
+
+@contextlib.contextmanager
+def _unclaimed_without_a_step(workdir: Path, resume: bool) -> Iterator[Callback]:
+    """Where the first step fails the workdir is left as it was found."""
+
+    class Counted(Callback):
+        steps = 0
+
+        def on_tick(self, step: int) -> None:
+            self.steps = step
+
+    counted = Counted()
+    try:
+        yield counted
+    except Exception:
+        if not (resume or counted.steps) and is_first():
+            unclaim(workdir)
+        raise
 
 
 @contextlib.contextmanager

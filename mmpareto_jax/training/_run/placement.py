@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from mmpareto_jax.data import Source, as_examples, eval_batches
 from mmpareto_jax.training._run.mesh import mesh_of
+from mmpareto_jax.training._run.numbers import numbers
 
 Shard: TypeAlias = Literal["params"]
 
@@ -134,14 +135,13 @@ class Placement:
         Returns:
           Name -> array [B, ...], divided along "data" if that divides B.
         """
+        local = numbers(local)
         if self.mesh is None:
             return local
         rows = self.rows(size)
         where = self._at() if size % self.size("data") else self._at("data")
 
         def placed(x: np.ndarray) -> jax.Array:
-            x = np.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype))
-
             def shard(index: Any) -> np.ndarray:
                 first, end, _ = index[0].indices(size)
                 begin = int(np.searchsorted(rows, first))

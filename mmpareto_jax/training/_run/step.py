@@ -24,6 +24,7 @@ from mmpareto_jax.training._run.gradients import (
     gradients,
     probe_of,
 )
+from mmpareto_jax.training._run.numbers import numbers
 from mmpareto_jax.training._run.optimizer import optimizer
 from mmpareto_jax.training._run.placement import ONE_DEVICE, Placement
 from mmpareto_jax.training._run.tally import Tally
@@ -129,7 +130,8 @@ def make_program(
     def model_of(params: Any, rest: Any) -> Any:
         return nnx.merge(graphdef, params, rest, copy=True)
 
-    example = as_examples(task.data["train"]).take(np.arange(config.batch_size))
+    rows = np.arange(config.batch_size)
+    example = numbers(as_examples(task.data["train"]).take(rows))
     shapes = nnx.eval_shape(task.outputs, model, example)
     memory = method.memory(shapes)
     inputs = Inputs(rest, memory, example)
@@ -230,7 +232,8 @@ def make_program(
     def sums_of_batch(params: Any, rest: Any, batch: Batch) -> Any:
         whole = placement.gathered(params)
         model = nnx.merge(eval_graphdef, whole, rest, copy=True)
-        return task.sums(task.outputs(model, batch), batch, batch["mask"])
+        examples = {name: x for name, x in batch.items() if name != "mask"}
+        return task.sums(task.outputs(model, examples), examples, batch["mask"])
 
     def evaluate(state: TrainState, source: Source) -> dict[str, float]:
         batches = held_out(source)
@@ -263,7 +266,8 @@ def make_program(
     def features_of_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
         whole = placement.gathered(params)
         model = nnx.merge(eval_graphdef, whole, rest, copy=True)
-        return task.outputs(model, batch).features
+        examples = {name: x for name, x in batch.items() if name != "mask"}
+        return task.outputs(model, examples).features
 
     def features(state: TrainState, source: Source) -> dict[str, np.ndarray]:
         size = len(as_examples(source))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from mmpareto_jax.training._config import Config, renamed
 
 if TYPE_CHECKING:  # a resumed run's mistakes need not wait for flax
     from mmpareto_jax.training._run.result import Result
-    from mmpareto_jax.training._tasks.criteria import Measure
+    from mmpareto_jax.training._tasks.base import Task
 
 
 def refuse_other_run(workdir: Path, config: Config, resume: bool) -> None:
@@ -46,7 +48,7 @@ def refuse_other_run(workdir: Path, config: Config, resume: bool) -> None:
 def claim(
     workdir: Path,
     config: Config,
-    measures: Sequence[Measure],
+    task: Task,
     *,
     resume: bool,
     devices: Mapping[str, Any],
@@ -56,7 +58,7 @@ def claim(
     Args:
       workdir: of the run.
       config: of the run.
-      measures: by which it is judged, the main one first.
+      task: what it learns.
       resume: whether it goes on.
       devices: what it runs on, which stands in the file for each time that it began.
 
@@ -66,6 +68,7 @@ def claim(
     refuse_other_run(workdir, config, resume)
     path = workdir / "config.json"
     if resume:
+        refuse_other_task(workdir, task)
         # A run that goes on is no longer at what it came to.
         (workdir / "result.json").unlink(missing_ok=True)
         record = read_record(path)
@@ -75,12 +78,46 @@ def claim(
         workdir.mkdir(parents=True, exist_ok=True)
         record = {
             "config": config.to_dict(),
-            "measures": [measure._asdict() for measure in measures],
+            **_of_task(task),
             "versions": versions(),
             **devices,
             "started": now(),
         }
     path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def unclaim(workdir: Path) -> None:
+    """Takes back what a run wrote that never made a step."""
+    for name in ("config.json", "metrics.jsonl"):
+        (workdir / name).unlink(missing_ok=True)
+    for name in ("tensorboard", "checkpoints"):
+        shutil.rmtree(workdir / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others' files may be there
+        workdir.rmdir()
+
+
+def refuse_other_task(workdir: Path, task: Task) -> None:
+    """Refuses a run of a task with other objectives or measures; changes nothing.
+
+    Raises:
+      ValueError: names what differs.
+    """
+    record = read_record(workdir / "config.json")
+    for what, now in _of_task(task).items():
+        there = record.get(what, now)  # of a version that did not write it
+        if there != now:
+            raise ValueError(
+                f"workdir {workdir}: holds a run of another task: {what} {there} "
+                f"(now {now})"
+            )
+
+
+def _of_task(task: Task) -> dict[str, Any]:
+    """What of a task stands in ``config.json``."""
+    return {
+        "objectives": list(task.criteria),
+        "measures": [measure._asdict() for measure in task.measures],
+    }
 
 
 def read_config(workdir: str | Path) -> Config:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
-from mmpareto_jax.data import Source, Transform, first_examples
+from mmpareto_jax.data import Source, Transform, as_examples, first_examples
 from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._tasks.criteria import Criterion, Measure
@@ -52,9 +53,12 @@ class Task:
         that train by the joint loss alone; None: the task has no such heads.
       fusion: how modalities meet, by the name of ``--fusion``; None: in another way.
       sharing: what several tasks share, by the name of ``--sharing``; None: another.
+      built_in: whether a config's ``task`` names it, and its options made its model.
 
     Raises:
-      ValueError: the splits are not these three.
+      ValueError: the splits are not these three; examples of one have other names or
+        shapes than those of another, or something called "mask", which evaluation adds;
+        or batches of none.
 
     Example:
       >>> from mmpareto_jax.training import Config, make_task
@@ -79,6 +83,7 @@ class Task:
     detached: Callable[[Any, Batch], Outputs] | None = None
     fusion: str | None = None
     sharing: str | None = None
+    built_in: bool = False
 
     def __post_init__(self) -> None:
         if set(self.data) != set(SPLITS):
@@ -86,6 +91,23 @@ class Task:
                 f"task {self.name}: data: expected the splits {', '.join(SPLITS)}, "
                 f"got {', '.join(self.data) or 'none'}"
             )
+        if self.eval_batch < 1:
+            raise ValueError(
+                f"task {self.name}: eval_batch: expected at least 1, "
+                f"got {self.eval_batch}"
+            )
+        shapes = {split: _shapes(source) for split, source in self.data.items()}
+        for split, found in shapes.items():
+            if "mask" in found:
+                raise ValueError(
+                    f'task {self.name}: data: {split}: expected no name "mask", which '
+                    "evaluation adds"
+                )
+            if found != shapes["train"]:
+                raise ValueError(
+                    f"task {self.name}: data: {split}: expected examples of "
+                    f"{shapes['train']}, as in train, got {found}"
+                )
 
     def first(self, size: int) -> Task:
         """The task with only so many training examples, the first ones.
@@ -172,7 +194,7 @@ class Task:
             for measure in self.criteria[name].measures(name, title)
         )
         if not each:
-            return (Measure("loss/sum", "sum of the losses", False, False),)
+            return (Measure("losses", "sum of the losses", False, False),)
         if self.judged or len(self.main) == 1:
             return each
         if self._accuracies():
@@ -194,7 +216,7 @@ class Task:
           Its name -> its value; empty where the first measure is of one objective.
         """
         main = self.measures[0].name
-        if main == "loss/sum":
+        if main == "losses":
             return {main: sum(scores[f"loss/{name}"] for name in self.criteria)}
         if main == "accuracy/mean":
             mean = sum(scores[f"accuracy/{name}"] for name in self.main)
@@ -226,3 +248,9 @@ class Task:
 
     def _accuracies(self) -> bool:
         return all("accuracy" in self.criteria[name].kinds for name in self.main)
+
+
+def _shapes(source: Source) -> dict[str, tuple[int, ...]]:
+    """Name -> the shape of an example."""
+    example = as_examples(source).take(np.arange(1))
+    return {name: np.shape(x)[1:] for name, x in sorted(example.items())}

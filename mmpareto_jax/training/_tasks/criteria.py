@@ -144,7 +144,10 @@ def computed(
     """
 
     def values(outputs: Any, batch: Batch) -> jax.Array:
-        found = jnp.asarray(function(outputs, batch))
+        found = function(outputs, batch)
+        if found is None:
+            raise ValueError(f"{name}: expected numbers, got None")
+        found = jnp.asarray(found)
         size = len(jax.tree.leaves(dict(batch))[0])
         if found.shape not in ((), (size,)):
             raise ValueError(

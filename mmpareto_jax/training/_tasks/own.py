@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,13 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mmpareto_jax.data import Source, Transform, as_examples, as_transform
+from mmpareto_jax.data import (
+    Examples,
+    Source,
+    Transform,
+    as_examples,
+    as_transform,
+)
 from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._tasks.architecture import default_encoder, make_classifier
 from mmpareto_jax.training._tasks.base import SPLITS, Task
 from mmpareto_jax.training._tasks.criteria import computed, labels
-from mmpareto_jax.training._tasks.wrapped import as_module
+from mmpareto_jax.training._tasks.wrapped import as_module, called_with
+
+# Of a record, beside its measures.
+_TAKEN = ("step", "split", "steps", "losses")
 
 Read = Callable[[str, jax.Array], jax.Array]
 
@@ -76,6 +86,7 @@ def classification(
       ['accuracy/joint', 'accuracy/gyro', 'accuracy/heart']
     """
     _check_splits(name, data)
+    # Of one example at least: `Task` compares the splits.
     shapes = shapes_of(data["train"], read)
     classes = _classes(name, data, tuple(shapes), num_classes)
     given: Mapping[str, Callable[[nnx.Rngs], Any]] = encoders or {
@@ -87,10 +98,12 @@ def classification(
             f"task {name}: encoders: expected one for each of {list(shapes)}, "
             f"got {list(given)}"
         )
+    makers = {
+        modality: _encoder_of(name, modality, given[modality]) for modality in shapes
+    }
 
     def make_model(rngs: nnx.Rngs) -> nnx.Module:
-        ordered = {modality: given[modality] for modality in shapes}
-        return make_classifier(ordered, fusion, width, classes, rngs)
+        return make_classifier(makers, fusion, width, classes, rngs)
 
     def outputs(model: Any, batch: Batch, detach: bool = False) -> Outputs:
         inputs = {modality: read(modality, batch[modality]) for modality in shapes}
@@ -102,7 +115,7 @@ def classification(
         name,
         make_model,
         outputs,
-        data,
+        {split: _labelled(name, split, x, classes) for split, x in data.items()},
         criteria={objective: labels("label") for objective in titles},
         titles=titles,
         main=("joint",),
@@ -195,7 +208,9 @@ def task(
         one chooses checkpoints and learning rates. None: the sum of the losses does.
       name: what the task is called.
       forward: (model, batch) -> outputs, of any structure, which losses and measures
-        see; by default the model is called with the batch.
+        see; by default the model is called with the batch. A Linen module, or plain
+        functions, are told by ``model.training`` whether they train: give it to Dropout
+        and BatchNorm.
       transform: for training examples: grain transforms, or (batch, generators) ->
         batch; on the host.
       eval_batch: examples of a batch in evaluation, at most.
@@ -204,8 +219,9 @@ def task(
       The task.
 
     Raises:
-      ValueError: no loss, or a split is missing.
-      TypeError: a model of another kind, or a measure without a direction.
+      ValueError: a split is missing or unlike the others, or a measure has the name of
+        something else in the records ("loss/...", "step", ...).
+      TypeError: a model of another kind, no loss, or a measure without a direction.
 
     Example:
       >>> import numpy as np
@@ -226,10 +242,17 @@ def task(
       'sum of the losses'
     """
     _check_splits(name, data)
-    if not losses:
-        raise ValueError(f"task {name}: losses: expected at least one, got none")
+    if not isinstance(losses, Mapping) or not losses:
+        raise TypeError(
+            f"task {name}: losses: expected name -> function, at least one, got "
+            f"{losses!r}"
+        )
     judges = dict(measures or {})
     for measure, judge in judges.items():
+        if measure.startswith("loss/") or measure in _TAKEN:
+            raise ValueError(
+                f"task {name}: measures: {measure} is the name of something else"
+            )
         if not isinstance(judge, Judge):
             raise TypeError(
                 f"task {name}: measures: {measure}: expected higher_is_better(...) or "
@@ -281,6 +304,69 @@ def shapes_of(
     return {name: shape(name, x) for name, x in example.items() if name != "label"}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Labelled:
+    """Examples whose labels are looked at when they are taken."""
+
+    where: str
+    examples: Examples
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def take(
+        self, rows: np.ndarray, *, seed: int = 0, epoch: int = 0
+    ) -> dict[str, np.ndarray]:
+        batch = self.examples.take(rows, seed=seed, epoch=epoch)
+        _check_labels(self.where, batch["label"], self.num_classes)
+        return batch
+
+
+def _labelled(name: str, split: str, source: Source, num_classes: int) -> Source:
+    """The source, of which arrays are known already."""
+    if isinstance(source, Mapping):
+        return source
+    where = f"task {name}: data: {split}"
+    return _Labelled(where, as_examples(source), num_classes)
+
+
+def _check_labels(where: str, label: np.ndarray, num_classes: int | None) -> None:
+    if label.ndim != 1 or not np.issubdtype(label.dtype, np.integer):
+        raise ValueError(
+            f"{where}: label: expected integers [N], got {label.dtype} "
+            f"{list(label.shape)}"
+        )
+    least, most = int(label.min()), int(label.max())
+    if least < 0 or (num_classes is not None and most >= num_classes):
+        raise ValueError(
+            f"{where}: label: expected 0 to {(num_classes or most + 1) - 1}, got "
+            f"{least} to {most}"
+        )
+
+
+def _encoder_of(
+    name: str, modality: str, make: Callable[[nnx.Rngs], Any]
+) -> Callable[[nnx.Rngs], Any]:
+    """The encoder that is made, once it is known to be one."""
+    if isinstance(make, nnx.Module) or not callable(make):
+        raise TypeError(
+            f"task {name}: encoders: {modality}: expected a function of nnx.Rngs that "
+            f"makes a module, got {type(make).__name__}"
+        )
+
+    def made(rngs: nnx.Rngs) -> Any:
+        encoder = called_with(make, rngs)
+        if not hasattr(encoder, "out_features"):
+            raise TypeError(
+                f"task {name}: encoders: {modality}: expected a module with "
+                f"out_features, got {type(encoder).__name__}"
+            )
+        return encoder
+
+    return made
+
+
 def _default_encoder(shape: tuple[int, ...], width: int, rngs: nnx.Rngs) -> Any:
     return default_encoder(shape, width, jnp.float32, rngs)
 
@@ -310,22 +396,10 @@ def _classes(
                 f"task {name}: data: {split}: expected label and {list(modalities)}, "
                 f"got {sorted(found)}"
             )
-        label = source["label"] if isinstance(source, Mapping) else example["label"]
-        if label.ndim != 1 or not np.issubdtype(label.dtype, np.integer):
-            raise ValueError(
-                f"task {name}: data: {split}: label: expected integers [N], got "
-                f"{label.dtype} {list(label.shape)}"
-            )
         if isinstance(source, Mapping):
+            label = np.asarray(source["label"])
+            _check_labels(f"task {name}: data: {split}", label, num_classes)
             largest = max(largest, int(label.max()))
-            below = int(label.min()) < 0
-            beyond = num_classes is not None and largest >= num_classes
-            if below or beyond:
-                raise ValueError(
-                    f"task {name}: data: {split}: label: expected 0 to "
-                    f"{(num_classes or largest + 1) - 1}, got {int(label.min())} to "
-                    f"{int(label.max())}"
-                )
         elif num_classes is None:
             raise ValueError(
                 f"task {name}: num_classes: expected a number, since {split} is not "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 from collections.abc import Callable
 
 from mmpareto_jax.training._choices import MULTI_TASK, is_own
@@ -29,13 +30,17 @@ EMBEDDED: dict[str, Callable[[Config], Task]] = {
 }
 
 
+# Parameters that take what there is.
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 def make_task(config: Config) -> Task:
     """The task that a config names.
 
     Args:
       config: of a run: its task, data and model; and its method, which may ask for a
         fusion or a sharing of its own. A task ``module:function`` is what that function
-        returns; it is called with the config where it takes an argument.
+        returns; it gets the config where it needs an argument or has one of that name.
 
     Returns:
       The task: a function that makes the model, the data of the splits ("train",
@@ -71,13 +76,35 @@ def _referred(config: Config) -> Task:
         if not (error.name and (module + ".").startswith(error.name + ".")):
             raise
         raise ValueError(f"task {config.task}: there is no module {module}") from None
-    function = getattr(found, name, None)
+    try:
+        function = operator.attrgetter(name)(found)
+    except AttributeError:
+        function = None
     if not callable(function):
         raise ValueError(f"task {config.task}: {module} has no function {name!r}")
-    made = function(config) if inspect.signature(function).parameters else function()
+    made = _made(function, config)
     if not isinstance(made, Task):
         raise ValueError(
             f"task {config.task}: expected a training.Task to be returned, got "
             f"{type(made).__name__}"
         )
     return made
+
+
+def _made(function: Callable[..., object], config: Config) -> object:
+    """What the function returns; it gets the config where it asks for it."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in _REST]
+    if len(needed) == 1 and needed[0].kind != inspect.Parameter.KEYWORD_ONLY:
+        return function(config)
+    if not needed and any(p.name == "config" for p in parameters):
+        return function(config=config)
+    if needed:
+        names = ", ".join(p.name for p in needed)
+        raise ValueError(
+            f"task {config.task}: expected a function of nothing, or of a config, not "
+            f"of {names}"
+        )
+    if config.data is not None:
+        raise ValueError(f"data: not an option of {config.task}, which takes no config")
+    return function()

@@ -8,7 +8,6 @@ from mmpareto_jax.data import as_examples
 from mmpareto_jax.training._choices import (
     MULTI_TASK_METHODS,
     MULTIMODAL_METHODS,
-    TASKS,
     is_own,
 )
 from mmpareto_jax.training._config import Config
@@ -40,7 +39,7 @@ def settled(task: Task, config: Config) -> tuple[Task, Config]:
 
 def config_of(task: Task, config: Config) -> Config:
     """The config, with the task's name and size."""
-    if task.name in TASKS:
+    if task.built_in:
         return dataclasses.replace(config, task=task.name)
     by_reference = is_own(config.task) and not config.task.startswith(":")
     name = config.task if by_reference else f":{task.name}"

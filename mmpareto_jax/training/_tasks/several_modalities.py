@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,7 +33,7 @@ def _built_in(
         name: functools.partial(_encoder, config, shape)
         for name, shape in shapes_of(data["train"], read).items()
     }
-    return classification(
+    task = classification(
         data,
         name=config.task,
         encoders=encoders,
@@ -42,6 +43,7 @@ def _built_in(
         read=read,
         transform=transform,
     )
+    return dataclasses.replace(task, built_in=True)
 
 
 def _encoder(config: Config, shape: tuple[int, ...], rngs: nnx.Rngs) -> Any:

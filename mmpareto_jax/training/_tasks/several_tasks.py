@@ -82,6 +82,7 @@ def _of(
         trunk=trunk if hard else None,
         heads=heads if hard else None,
         sharing=sharing,
+        built_in=True,
     )
 
 

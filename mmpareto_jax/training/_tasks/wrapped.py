@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,18 @@ import jax
 from flax import nnx
 
 
-class Plain(nnx.Module):
+class _Wrapped(nnx.Module):
+    """A model that is no NNX module, and whether it trains."""
+
+    deterministic: bool = False  # what `nnx.Module.eval` changes
+
+    @property
+    def training(self) -> bool:
+        """Whether it is trained, and not evaluated."""
+        return not self.deterministic
+
+
+class Plain(_Wrapped):
     """Parameters of a plain function, which calling applies.
 
     Args:
@@ -25,16 +37,45 @@ class Plain(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
+        self.deterministic = False
         self._apply = apply
         self.parameters = nnx.data(jax.tree.map(nnx.Param, init(rngs.params())))
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         parameters = jax.tree.map(
             lambda x: x[...],
             self.parameters,
             is_leaf=lambda x: isinstance(x, nnx.Variable),
         )
-        return self._apply(parameters, *args)
+        return self._apply(parameters, *args, **kwargs)
+
+
+class OfLinen(_Wrapped):
+    """A Linen module; in training BatchNorm statistics move.
+
+    Args:
+      module: the module.
+      rngs: gives the keys of its parameters, and of Dropout.
+    """
+
+    def __init__(self, module: Any, *, rngs: nnx.Rngs):
+        self.deterministic = False
+        self.net = nnx.bridge.ToNNX(module, rngs=rngs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        moving = ["batch_stats"] if self.training else False
+        return self.net(*args, mutable=moving, **kwargs)
+
+
+class _Whole(nnx.Module):
+    """A module and what is done with it, as one call, which `lazy_init` needs."""
+
+    def __init__(self, module: nnx.Module, forward: Callable[[Any], Any]):
+        self.module = module
+        self._forward = forward
+
+    def __call__(self) -> Any:
+        return self._forward(self.module)
 
 
 def as_module(
@@ -57,16 +98,27 @@ def as_module(
     if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
         init, apply = model
         return lambda rngs: Plain(init, apply, rngs=rngs)
-    if isinstance(model, nnx.Module) or not callable(model):
+    of_linen = isinstance(model, type) and issubclass(model, linen.Module)
+    if of_linen or isinstance(model, nnx.Module) or not callable(model):
+        found = "a Linen class" if of_linen else type(model).__name__
         raise TypeError(
             "model: expected a function of nnx.Rngs that makes a module, a Linen "
-            f"module, or (init, apply), got {type(model).__name__}"
+            f"module that is made, or (init, apply), got {found}"
         )
     return lambda rngs: _made(model, rngs)
 
 
+def called_with(make: Callable[..., Any], rngs: nnx.Rngs) -> Any:
+    """What a function of rngs makes, whether it takes them by place or by name."""
+    try:
+        parameters = inspect.signature(make).parameters
+    except ValueError:  # of what is not written in Python
+        return make(rngs)
+    return make(rngs=rngs) if "rngs" in parameters else make(rngs)
+
+
 def _made(model: Callable[..., Any], rngs: nnx.Rngs) -> nnx.Module:
-    made = model(rngs=rngs) if isinstance(model, type) else model(rngs)
+    made = called_with(model, rngs)
     if not isinstance(made, nnx.Module):
         raise TypeError(
             f"model: expected a flax.nnx.Module to be made, got {type(made).__name__}"
@@ -74,18 +126,7 @@ def _made(model: Callable[..., Any], rngs: nnx.Rngs) -> nnx.Module:
     return made
 
 
-class _Whole(nnx.Module):
-    """A module and what is done with it, as one call, which `lazy_init` needs."""
-
-    def __init__(self, module: nnx.Module, forward: Callable[[Any], Any]):
-        self.module = module
-        self._forward = forward
-
-    def __call__(self) -> Any:
-        return self._forward(self.module)
-
-
 def _from_linen(module: Any, forward: Callable[[Any], Any], rngs: nnx.Rngs) -> Any:
-    found = nnx.bridge.ToNNX(module, rngs=rngs)
+    found = OfLinen(module, rngs=rngs)
     nnx.bridge.lazy_init(_Whole(found, forward))
     return found
