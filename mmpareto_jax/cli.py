@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       or a file that cannot be read or written; 130 after Ctrl-C; 141 where nobody reads
       what is printed any more.
     """
+    command = ""
     try:
         if "" not in sys.path:
             sys.path.append("")  # tasks are named by modules of this directory, too
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
+        if command in ("compare", "sweep", "prepare"):
+            print("Stopped. To go on: the same command.", file=sys.stderr)
         return _commands.INTERRUPTED
     return code
 

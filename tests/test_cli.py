@@ -276,3 +276,13 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["train", "--workdir", str(tmp_path / "file" / "run")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_can_go_on_says_so(tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "compare", interrupted)
+    arguments = ["--methods", "uniform,mmpareto", "--workdir", str(tmp_path)]
+    assert main(["compare", *arguments]) == 130
+    assert "Stopped. To go on: the same command." in capsys.readouterr().err

@@ -316,6 +316,7 @@ def _step_times(comparison: Any, workdir: Any) -> dict[str, float]:
 
     path = workdir / "step_times.json"
     if not path.exists():
+        _progress.announce("timing a step of each method")
         lr = comparison.lr_grid[0]
         configs = [comparison.run(method, lr, 0) for method in comparison.methods]
         path.write_text(json.dumps(training.step_times(configs), indent=2) + "\n")

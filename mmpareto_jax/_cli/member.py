@@ -123,7 +123,9 @@ def compute(command: Callable[[], int]) -> int:
         if is_first():
             _say(str(error))
         code = USAGE_ERROR
-    except ValueError as error:
+    except TimeoutError:  # of a barrier: another one did not come
+        _go(LOST)
+    except (ValueError, OSError) as error:
         _say(str(error))
         _go(USAGE_ERROR)
     except jax.errors.JaxRuntimeError as error:

@@ -247,7 +247,8 @@ def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
 
     Args:
       steps: ``grain.transforms.Map`` and ``RandomMap``, one or several, of one example
-        at a time, with a generator of its own; a transform of batches, or None, is returned as it is.
+        at a time, with a generator of its own; a transform of batches, or None, is
+        returned as it is.
 
     Returns:
       (batch, generators) -> batch, for `train_batches`; None: nothing is to be done.

@@ -25,6 +25,7 @@ from mmpareto_jax.training import (
     train,
     write_report,
 )
+from mmpareto_jax.training._report.run_figures import run_figures
 from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._tasks.settled import settled
 
@@ -176,6 +177,17 @@ def test_resumed_evaluated_drawn_and_reported(finished, tmp_path):
     assert {"learning_curves", "cosine", "weights", "gradient_norms"} <= names
     text = write_report([tmp_path / "a"], tmp_path / "page.html").read_text()
     assert "squared" in text
+
+
+def test_own_measures_are_drawn(finished):
+    """Each in a panel, also one that is called like an objective."""
+    curves = run_figures(read_metrics(finished.workdir))["learning_curves"]
+    panels = {axis.get_ylabel(): axis for axis in curves.axes}
+    assert set(panels) == {"loss", "squared", "right"}
+    records = [r for r in read_metrics(finished.workdir) if r["split"] == "validation"]
+    for name in ("squared", "right"):
+        _, dots = panels[name].lines
+        np.testing.assert_allclose(dots.get_ydata(), [r[name] for r in records])
 
 
 def test_fewer_training_examples(tmp_path):

@@ -1,7 +1,10 @@
 """Workers: each has its GPU, or its thread; none is needed to know that."""
 
 import os
+import signal
 import subprocess
+import sys
+import time
 
 import pytest
 
@@ -103,3 +106,51 @@ def test_the_environment_is_as_it_was(monkeypatch):
     with workers.pool(1) as pool:
         assert pool.submit(seen, 0).result() == ("", "1")
     assert dict(os.environ) == before
+
+
+POOL = """
+import os, time
+from mmpareto_jax.training._study.workers import pool
+
+if __name__ == "__main__":
+    with pool(2) as others:
+        print(others.submit(os.getppid).result(), flush=True)
+        jobs = [others.submit(time.sleep, 300) for _ in range(4)]
+        print(*others._processes, flush=True)
+        jobs[0].result()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_their_parent(number, tmp_path):
+    """However it ends, and at once: nothing waits for the runs under way."""
+    script = tmp_path / "script.py"
+    script.write_text(POOL)
+    # A group of its own: what ends the parent does not reach the workers.
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    with parent:
+        assert int(parent.stdout.readline()) == parent.pid
+        workers = [int(x) for x in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        parent.send_signal(number)
+        assert parent.wait(timeout=60) != 0
+    for _ in range(300):
+        there = [pid for pid in workers if is_running(pid)]
+        if not there:
+            break
+        time.sleep(0.1)
+    assert there == []
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

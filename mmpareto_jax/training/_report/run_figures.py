@@ -76,11 +76,21 @@ def run_figures(records: Sequence[Record]) -> dict[str, Figure]:
 
 def _learning_curves(train: list[Record], validation: list[Record]) -> Figure:
     colours = _colours(train)
-    kinds = list(
-        {k.split("/")[0]: None for k in train[0] if k.split("/", 1)[-1] in colours}
-    )
-    figure, axes = panels(len(kinds))
-    for axis, kind in zip(axes, kinds, strict=True):
+    kinds: list[str] = []  # of each objective
+    alone: list[str] = []  # measures of no single one
+    for name in validation[0] if validation else train[0]:
+        kind, _, objective = name.partition("/")
+        if objective in colours:
+            kinds += [kind] if kind not in kinds else []
+        elif validation and objective != "mean" and name not in ("step", "split"):
+            alone.append(name)
+    figure, axes = panels(len(kinds) + len(alone))
+    for axis, name in zip(axes[len(kinds) :], alone, strict=True):
+        steps, values = series(train, name)
+        axis.plot(steps, _smooth(values), color="0.2", alpha=0.35, lw=1)
+        axis.plot(*series(validation, name), color="0.2", marker=".")
+        axis.set(xlabel="step", ylabel=shortened(name))
+    for axis, kind in zip(axes[: len(kinds)], kinds, strict=True):
         for name, colour in colours.items():
             steps, values = series(train, f"{kind}/{name}")
             if not len(steps):

@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -91,20 +92,35 @@ def pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
     # What numerical libraries read when they are imported must be there before.
     shared = {} if gpus else worker_environment(0, workers, gpus, os.environ)
+    # Closed when this process fails, or ends in any way: the workers end with it.
+    hears, tells = context.Pipe(duplex=False)
     with (
         _environment(shared),
         concurrent.futures.ProcessPoolExecutor(
             workers,
             mp_context=context,
             initializer=_begin,
-            initargs=(context.Value("i", 0), workers, gpus),
+            initargs=(context.Value("i", 0), workers, gpus, hears),
         ) as executor,
     ):
-        yield executor
+        try:
+            yield executor
+        except BaseException:
+            tells.close()
+            raise
+    tells.close()
 
 
-def _begin(numbers: Any, workers: int, gpus: tuple[str, ...]) -> None:
+def _end_with_the_parent(hears: Any) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        hears.recv()
+    os._exit(1)
+
+
+def _begin(numbers: Any, workers: int, gpus: tuple[str, ...], hears: Any) -> None:
     """In a worker: takes the next number, and its GPU before the backend starts."""
+    watch = threading.Thread(target=_end_with_the_parent, args=[hears], daemon=True)
+    watch.start()
     if not gpus:
         return
     with numbers.get_lock():
