@@ -221,6 +221,7 @@ REFUSED = {
         "label: nothing is left for validation",
     ),
     "joint": ({"joint": np.zeros((60, 2))}, "joint: no array of a split can have this"),
+    "mask": ({"mask": np.zeros((60, 2))}, "mask: no array of a split can have this"),
     "path": ({"../x": np.zeros((60, 2))}, "'../x': expected NAME or train/NAME"),
     "other split": (
         {"val/x": np.zeros((60, 2))},
