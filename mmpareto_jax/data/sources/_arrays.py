@@ -11,7 +11,8 @@ any other name     a modality [N, ...]: floats, or uint8. An example is one of
                    [F] (features), [T, C] (a series), [H, W, C] (an image) or
                    [T, H, W, C] (frames)
 ``classes``        optional: strings [C], the names of the classes
-``id``             optional: strings [N], different ones; otherwise rows are counted
+``id``             optional: strings or integers [N], different ones; otherwise rows
+                   are counted
 ``group``          optional: strings or integers [N]. Examples of one group, of one
                    subject say, are never in two splits
 =================  ===================================================================
