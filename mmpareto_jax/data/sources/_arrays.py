@@ -11,7 +11,8 @@ any other name     a modality [N, ...]: floats, or uint8. An example is one of
                    [F] (features), [T, C] (a series), [H, W, C] (an image) or
                    [T, H, W, C] (frames)
 ``classes``        optional: strings [C], the names of the classes
-``id``             optional: strings [N], different ones; otherwise rows are counted
+``id``             optional: strings or integers [N], different ones; otherwise rows
+                   are counted
 ``group``          optional: strings or integers [N]. Examples of one group, of one
                    subject say, are never in two splits
 =================  ===================================================================
@@ -19,7 +20,8 @@ any other name     a modality [N, ...]: floats, or uint8. An example is one of
 Either each array but ``classes`` is there three times, as ``train/NAME``,
 ``validation/NAME`` and ``test/NAME`` (or ``train-NAME`` ...), or none has a split: then
 they are split at random, every class by the same shares, with ``--seed`` and
-``--shares 0.8,0.1,0.1``. Names are made of letters, digits, ``_`` and ``-``.
+``--shares 0.8,0.1,0.1``. Names are made of letters, digits, ``_`` and ``-``; ``joint``
+and ``mask`` are none.
 
 float64 is stored as float32, other types as they are; uint8 images of one or three
 channels are taken for pixels, from 0 to 255. Refused are: values that are not finite,

@@ -32,7 +32,10 @@ def plan_of(name: str, raw: str | Path | None, **options: Any) -> Plan:
     """
     plan = _function_of(name)
     if raw is None and name != "colored-digits":
-        raise ValueError(f"prepare: raw: {name} needs the directory of its files")
+        files = "the directory of its files"
+        if name == "arrays":
+            files = "the .npz file, or the directory of .npy files"
+        raise ValueError(f"prepare: raw: {name} needs {files}")
     if raw is not None and not Path(raw).is_dir() and name != "arrays":
         raise ValueError(f"prepare: raw: {raw} is no directory")
     return plan(None if raw is None else Path(raw), **options)

@@ -6,7 +6,7 @@ import collections
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mmpareto_jax.data.sources._files import SPLITS, is_name
+from mmpareto_jax.data.sources._files import RESERVED, SPLITS, is_name
 
 
 def _is_strings(x: Any) -> bool:
@@ -90,6 +90,8 @@ def _names(good: Mapping[str, Any]) -> Iterator[str]:
         for name, times in collections.Counter(names).items():
             if not is_name(name):
                 yield f"index.json: arrays: {split}: {name!r} is no plain name"
+            if name in RESERVED:
+                yield f"index.json: arrays: {split}: {name!r} is a reserved name"
             if times > 1:
                 yield f"index.json: arrays: {split}: {name!r} is there {times} times"
 

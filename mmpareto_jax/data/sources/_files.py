@@ -13,6 +13,10 @@ SPLITS = ("train", "validation", "test")
 # Of an array: it becomes a part of a file's name, and of an attribute's.
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
 
+# Of arrays beside the label: the head on all modalities is called the one, and what
+# tells examples from filling in a batch the other.
+RESERVED = ("joint", "mask")
+
 
 def is_name(text: str) -> bool:
     """Whether an array may be called so: its file then lies where it should.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpareto_jax.data.sources._files import NAME, SPLITS
+from mmpareto_jax.data.sources._files import NAME, RESERVED, SPLITS
 
 Open = Callable[[], np.ndarray]
 
@@ -71,7 +71,7 @@ def parsed(given: Mapping[str, Open]) -> dict[str | None, dict[str, Open]]:
                 f"arrays: {key!r}: expected {expected}, of letters, digits, _ and -"
             )
         split, name = match.groups()
-        if name == "joint" or (name == "classes" and split is not None):
+        if name in RESERVED or (name == "classes" and split is not None):
             raise ValueError(f"arrays: {key}: no array of a split can have this name")
         if name in found.setdefault(split, {}):
             raise ValueError(f"arrays: {key}: {split}/{name} is there twice")

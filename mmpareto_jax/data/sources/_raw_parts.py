@@ -69,11 +69,9 @@ def read_part(split: str | None, found: Mapping[str, Open]) -> Part:
     strings: dict[str, np.ndarray] = {}
     for name in ("id", "group"):
         if name in found:
-            array = found[name]()
-            if name == "group" and array.dtype.kind in "iu":
-                array = array.astype(str)
-            strings[name] = strings_of(f"{prefix}{name}", array)
-            _check_length(f"{prefix}{name}", array, len(label))
+            key = f"{prefix}{name}"
+            strings[name] = strings_of(key, found[name](), integers=True)
+            _check_length(key, strings[name], len(label))
     return Part(
         prefix,
         label,
@@ -121,11 +119,12 @@ def _modality(key: str, give: Open, number: int) -> Modality:
     return Modality(give, dtype, array.shape[1:], digest.hexdigest())
 
 
-def strings_of(key: str, array: np.ndarray) -> np.ndarray:
-    """The array [N], if it is one of strings; otherwise a ValueError with its key."""
-    if array.dtype.kind != "U" or array.ndim != 1:
-        raise ValueError(f"arrays: {key}: expected strings [N], got {_shown(array)}")
-    return array
+def strings_of(key: str, array: np.ndarray, integers: bool = False) -> np.ndarray:
+    """The array [N] of strings, or of `integers` as such; else a ValueError."""
+    if array.dtype.kind not in ("Uiu" if integers else "U") or array.ndim != 1:
+        expected = "strings or integers" if integers else "strings"
+        raise ValueError(f"arrays: {key}: expected {expected} [N], got {_shown(array)}")
+    return array.astype(str)
 
 
 def _check_length(key: str, array: np.ndarray, number: int) -> None:

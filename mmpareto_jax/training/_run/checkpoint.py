@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,7 +18,7 @@ from mmpareto_jax._gradients.groups import named_leaves
 Tree = TypeVar("Tree")
 Which = Literal["best", "latest"]
 _METRIC = "score"
-_NONE = -1e30  # saved between validations: worse than any score
+_FEW = 3  # leaves that a message names
 
 
 class Checkpoints:
@@ -42,14 +45,19 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep, best_fn=_score
             ),
+            # Without it, what is stored is not known before something was restored.
+            item_handlers=ocp.StandardCheckpointHandler(),
         )
 
     def save(self, state: Any, step: int, score: float | None = None) -> None:
-        """Saves in the background; `score` makes it a candidate for the best."""
+        """Saves in the background; `score` makes it a candidate for the best.
+
+        One that is not finite loses to all that are.
+        """
         self._manager.save(
             step,
             args=ocp.args.StandardSave(_to_arrays(state)),
-            metrics={_METRIC: _NONE if score is None else score},
+            metrics={_METRIC: score},
             force=True,
         )
 
@@ -63,7 +71,9 @@ class Checkpoints:
         step = self.best_step() if which == "best" else self._manager.latest_step()
         if step is None:
             return None
-        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_arrays(template))
+        arrays = _to_arrays(template)
+        like = {k: ocp.utils.to_shape_dtype_struct(x) for k, x in arrays.items()}
+        self._check(step, like)
         stored = self._manager.restore(step, args=ocp.args.StandardRestore(like))
         leaves, treedef = jax.tree.flatten(template)
         values = [stored[path] for path, _ in named_leaves(template)]
@@ -79,12 +89,25 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step of the best checkpoint on validation, the latest of equals."""
         self._manager.wait_until_finished()
+        found = {
+            step: self._manager.metrics(step) for step in self._manager.all_steps()
+        }
         ranked = [
-            (score, step)
-            for step in self._manager.all_steps()
-            if (score := _score(self._manager.metrics(step))) != _NONE
+            (_score(metrics), step)
+            for step, metrics in found.items()
+            if metrics[_METRIC] is not None
         ]
         return max(ranked)[1] if ranked else None
+
+    def _check(self, step: int, like: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+        """Raises ValueError where a checkpoint has other leaves."""
+        stored = self._manager.item_metadata(step).tree
+        if others := list(_others(stored, like)):
+            more = f"; and {len(others) - _FEW} more" if len(others) > _FEW else ""
+            raise ValueError(
+                f"checkpoint {step}: has other parameters than the model: "
+                f"{'; '.join(others[:_FEW])}{more}"
+            )
 
     def close(self) -> None:
         """Waits until everything is on disk."""
@@ -92,8 +115,30 @@ class Checkpoints:
         self._manager.close()
 
 
-def _score(metrics: Any) -> float:
-    return float(metrics[_METRIC])
+def _score(metrics: Mapping[str, float | None]) -> float:
+    """What checkpoints are ranked by: those without a validation come last."""
+    score = metrics[_METRIC]
+    if score is None:
+        return -math.inf
+    return score if math.isfinite(score) else -sys.float_info.max
+
+
+def _others(
+    stored: Mapping[str, Any], like: Mapping[str, jax.ShapeDtypeStruct]
+) -> Iterator[str]:
+    """What a checkpoint lacks, has too much, and has in another form.
+
+    Parameters come first: what optimisers keep of each differs with it.
+    """
+    for path in sorted({**like, **stored}, key=lambda x: not x.startswith("params/")):
+        if path not in stored:
+            yield f"missing {path}"
+        elif path not in like:
+            yield f"unexpected {path}"
+        elif stored[path].shape != like[path].shape:
+            yield f"{path} is {stored[path].shape}, not {like[path].shape}"
+        elif stored[path].dtype != like[path].dtype:
+            yield f"{path} is {stored[path].dtype}, not {like[path].dtype}"
 
 
 def _is_key(x: Any) -> bool:

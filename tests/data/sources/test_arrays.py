@@ -140,6 +140,17 @@ def test_rare_classes_are_trained_on(tmp_path):
         np.testing.assert_allclose(sizes, [80, 10, 10], atol=1)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+def test_ids_may_be_integers(tmp_path, kind):
+    number = np.random.default_rng(0).permutation(60).astype(kind)
+    given = examples(60, 1) | {"id": number}
+    found = prepared(tmp_path, given)
+    assert sorted(sum(found.ids.values(), ())) == sorted(map(str, number))
+    for split, arrays in found.arrays.items():
+        rows = [int(np.flatnonzero(number == int(x))[0]) for x in found.ids[split]]
+        np.testing.assert_array_equal(arrays["motion"], given["motion"][rows])
+
+
 def test_ids_are_kept(tmp_path):
     given = examples(30, 1) | {"id": np.array([f"clip {i}" for i in range(30)])}
     found = prepared(tmp_path, given)
@@ -215,12 +226,18 @@ REFUSED = {
     "numbers": ({"classes": np.arange(3)}, "classes: expected strings [N], got int64"),
     "id": ({"id": np.array(["x"] * 60)}, "id: row 1: 'x' is there twice, first in id"),
     "ids": ({"id": np.array(["x"] * 3)}, "id: 3 rows, but 60 labels"),
-    "group": ({"group": np.zeros(60)}, "group: expected strings [N], got float64"),
+    "float ids": (
+        {"id": np.zeros(60)},
+        "id: expected strings or integers [N], got float64",
+    ),
+    "equal numbers": ({"id": LABEL}, "id: row 3: '0' is there twice"),
+    "group": ({"group": np.zeros(60)}, "group: expected strings or integers [N], got"),
     "one group": (
         {"group": np.zeros(60, int)},
         "label: nothing is left for validation",
     ),
     "joint": ({"joint": np.zeros((60, 2))}, "joint: no array of a split can have this"),
+    "mask": ({"mask": np.zeros((60, 2))}, "mask: no array of a split can have this"),
     "path": ({"../x": np.zeros((60, 2))}, "'../x': expected NAME or train/NAME"),
     "other split": (
         {"val/x": np.zeros((60, 2))},

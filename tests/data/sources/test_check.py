@@ -85,6 +85,8 @@ SEEN = {
     "no test": (edit(lambda i: i["ids"].pop("test")), "ids: split 'test' is missing"),
     "name": (path_name("/../../x"), "arrays: test: '/../../x' is no plain name"),
     "absolute": (path_name("/etc/x"), "arrays: test: '/etc/x' is no plain name"),
+    "mask": (path_name("mask"), "arrays: test: 'mask' is a reserved name"),
+    "joint": (path_name("joint"), "arrays: test: 'joint' is a reserved name"),
     "name twice": (path_name("x"), "arrays: test: 'x' is there 2 times"),
     "name more": (path_name("y"), "test-y.npy is missing"),
     "missing": (lambda data: (data / "test-x.npy").unlink(), "test-x.npy is missing"),

@@ -290,5 +290,7 @@ def test_an_empty_directory(name, tmp_path):
 def test_mistakes(tmp_path):
     with pytest.raises(ValueError, match="name: expected one of"):
         plan_of("imagenet", tmp_path)
+    with pytest.raises(ValueError, match=r"arrays needs the \.npz file, or"):
+        plan_of("arrays", None)
     with pytest.raises(ValueError, match="crema-d needs the directory of its files"):
         plan_of("crema-d", None)
