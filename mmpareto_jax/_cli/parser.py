@@ -59,7 +59,8 @@ def _train(commands: Any) -> None:
         nargs="?",
         choices=typing.get_args(TaskName),
         metavar="TASK",
-        help="what to learn: mmpareto datasets lists it (default: av-digits)",
+        help="what to learn: mmpareto datasets lists it, or module:function returns it "
+        "(default: av-digits)",
     )
     train.add_argument("--workdir", help="where the run is written (default: runs/...)")
     train.add_argument(

@@ -43,7 +43,7 @@ def test_workdir(run):
     assert read_config(run.workdir) == run.config
     config = json.loads((run.workdir / "config.json").read_text())
     placed = {"device", "mesh", "shard", "processes", "started"}
-    assert set(config) == {"config", "measures", "versions", *placed}
+    assert set(config) == {"config", "objectives", "measures", "versions", *placed}
     assert config["versions"]["jax"] == jax.__version__
 
 

@@ -95,6 +95,13 @@ def group_of(option: str) -> Group:
     )
 
 
+def is_used(option: str, task: str, methods: Collection[str]) -> bool:
+    """Whether a run of this task with one of these methods looks at an option."""
+    group = group_of(option)
+    of_task = group.own if is_own(task) else task in group.tasks
+    return of_task and bool(set(methods) & set(group.methods))
+
+
 def refuse_unused(
     options: Collection[str], task: str, methods: Collection[str]
 ) -> None:
@@ -109,11 +116,11 @@ def refuse_unused(
       ValueError: names the first such option, and whose it is.
     """
     for option in options:
-        group = group_of(option)
-        if not (group.own if is_own(task) else task in group.tasks):
-            what = "a task of its own" if is_own(task) else task
-        elif not set(methods) & set(group.methods):
-            what = ", ".join(methods)
-        else:
+        if is_used(option, task, methods):
             continue
-        raise ValueError(f"{option}: not an option of {what}, but of {group.whose}")
+        what = ", ".join(methods)
+        if not is_used(option, task, get_args(MethodName)):
+            what = "a task of its own" if is_own(task) else task
+        raise ValueError(
+            f"{option}: not an option of {what}, but of {group_of(option).whose}"
+        )

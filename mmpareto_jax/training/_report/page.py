@@ -158,7 +158,8 @@ def _comparison(workdir: Path) -> Iterator[str]:
         yield html.figures((d, _CAPTIONS[k]) for k, d in drawings.items() if d.axes)
     varied = ("method", "lr", "seed")
     config = comparison.config.to_dict().items()
-    yield options({k: x for k, x in config if k not in varied})
+    own = {k: x for k, x in config if k not in varied}
+    yield options(own, comparison.methods)
     devices = {r["device"]: None for r in records if "device" in r}
     recorded = read_record(workdir / "environment.json")
     yield environment({**recorded, "device": ", ".join(devices) or "not recorded"})

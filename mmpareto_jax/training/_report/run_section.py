@@ -10,6 +10,7 @@ from typing import Any
 import mmpareto_jax as mmp
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._described.names import shortened
+from mmpareto_jax.training._options.groups import is_used
 from mmpareto_jax.training._report import html
 from mmpareto_jax.training._report.run_figures import run_figures
 from mmpareto_jax.training._run.metrics import read_metrics
@@ -141,7 +142,7 @@ def run_section(run: RunFiles) -> Iterator[str]:
     if probes:
         said = mmp.summarize([_short_names(record) for record in probes])
         yield f"<p>{html.escape(said)}</p>"
-    yield options(config)
+    yield options(config, [config.get("method", "")])
     yield environment(run.environment)
 
 
@@ -186,8 +187,17 @@ def shown(measure: Measure, scores: Mapping[str, Any]) -> str:
     return f"{measure.shown(value):{'.1f' if measure.percent else '.4g'}}"
 
 
-def options(config: Mapping[str, Any]) -> str:
-    """All options; those that are not the default in a line of their own."""
+def options(config: Mapping[str, Any], methods: Sequence[str]) -> str:
+    """The options that runs of these methods have; what is not by default again.
+
+    Those of other tasks and methods are left out.
+    """
+    task = config.get("task", "")
+    config = {
+        k: x
+        for k, x in config.items()
+        if k not in DEFAULTS or is_used(k, task, methods)
+    }
     changed = [f"{k} = {x}" for k, x in config.items() if x != DEFAULTS.get(k)]
     lines = [(k, x, DEFAULTS.get(k, "")) for k, x in config.items()]
     others = ", ".join(changed) or "nothing"
@@ -200,8 +210,11 @@ def options(config: Mapping[str, Any]) -> str:
 
 def environment(record: Mapping[str, Any]) -> str:
     """Versions, device and date, as they were recorded."""
+    again = [f"{x['started']} on {x['device']}" for x in record.get("resumed", ())]
+    shown = {"resumed": "; ".join(again)} if again else {}
+    hidden = ("versions", "objectives", "measures", "together")
     lines = [
-        *((k, x) for k, x in record.items() if k != "versions"),
+        *((k, x) for k, x in (dict(record) | shown).items() if k not in hidden),
         *dict(record.get("versions", {})).items(),
     ]
     return html.details("Environment", html.table((), lines, plain=True))

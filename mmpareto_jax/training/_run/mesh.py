@@ -59,7 +59,7 @@ def _mesh(sizes: dict[str, int]) -> Mesh:
     devices = jax.devices()
     needed = math.prod(sizes.values())
     if needed > len(devices):
-        more = "; on a CPU, JAX_NUM_CPU_DEVICES makes as many"
+        more = "; --device cpu, or JAX_NUM_CPU_DEVICES, makes as many"
         kind = devices[0].platform
         raise ValueError(
             f"mesh: expected at most the {len(devices)} devices ({kind}), got "

@@ -40,8 +40,8 @@ def refuse_other_run(workdir: Path, config: Config, resume: bool) -> None:
             )
     elif (workdir / "config.json").exists():
         raise ValueError(
-            f"workdir {workdir}: already holds a run; continue it with --resume or "
-            "choose another --workdir"
+            f"workdir {workdir}: already holds a run; continue it with --resume "
+            "(resume=True), or choose another --workdir"
         )
 
 

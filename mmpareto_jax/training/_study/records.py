@@ -34,8 +34,16 @@ def claim(workdir: Path, comparison: Comparison) -> None:
     """
     path = workdir / "comparison.json"
     if path.exists():
-        if read_comparison(workdir) != comparison:
-            raise ValueError(f"workdir {workdir}: holds another comparison")
+        there = dataclasses.asdict(read_comparison(workdir))
+        now = dataclasses.asdict(comparison)
+        # Of the config, too, each option by its name.
+        there |= there.pop("config")
+        now |= now.pop("config")
+        differ = [f"{k} {there[k]} (now {now[k]})" for k in now if there[k] != now[k]]
+        if differ:
+            raise ValueError(
+                f"workdir {workdir}: holds another comparison: {', '.join(differ)}"
+            )
         return
     workdir.mkdir(parents=True, exist_ok=True)
     _write(path, dataclasses.asdict(comparison))

@@ -75,7 +75,9 @@ def _referred(config: Config) -> Task:
     except ModuleNotFoundError as error:
         if not (error.name and (module + ".").startswith(error.name + ".")):
             raise
-        raise ValueError(f"task {config.task}: there is no module {module}") from None
+        raise ValueError(
+            f"task {config.task}: there is no module {module}, here or installed"
+        ) from None
     try:
         function = operator.attrgetter(name)(found)
     except AttributeError:
