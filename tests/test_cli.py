@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from mmpareto_jax import __version__, training
+from mmpareto_jax._cli.options import of_others
 from mmpareto_jax._cli.parser import make_parser
 from mmpareto_jax.cli import main
 from mmpareto_jax.training._options.groups import GROUPS
@@ -107,7 +108,14 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, message, workdir, caps
             "train: unknown option --batchsize; did you mean --b",
         ),
         ("train --lr 0.1 -seed 3", "train: unknown option -seed; did you mean --seed?"),
-        ("train av-digit", "train: unknown task av-digit; did you mean av-digits?"),
+        ("train av-digit", "did you mean av-digits, or module:function?"),
+        ("train ot", "train: unknown task ot; expected one of av-digits, "),
+        ("train ot", "cityscapes, or module:function"),
+        ("train av-digits --noise 1", "--noise; did you mean --visual-noise?"),
+        ("train --noise 1", "--noise; did you mean --visual-noise?"),
+        ("train multi-digits --noise 1", "--noise; did you mean --right-noise?"),
+        ("train av-digits --right-nois 1", "did you mean --right-noise?"),
+        ("train --method=ogm --gama 1", "--gama; did you mean --gamma?"),
         ("train --method mgdaa", "train: unknown method mgdaa; did you mean mgda?"),
         ("train --method MGDA", "train: unknown method MGDA; did you mean mgda?"),
         ("train --sharing hart", "train: unknown sharing hart; did you mean hard?"),
@@ -118,7 +126,7 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, message, workdir, caps
         ("plot trajectories --problem toi", "unknown problem toi; did you mean toy?"),
         ("report x --ou y", "report: unknown option --ou; did you mean --out?"),
         ("compare --method x", "compare: unknown option --method; did you mean --meth"),
-        ("compare av-digit", "compare: unknown task av-digit; did you mean av-digits?"),
+        ("compare av-digit", "compare: unknown task av-digit; did you mean av-digits"),
         ("compare --methods mgda,pcgrd", "unknown method pcgrd; did you mean pcgrad?"),
         (
             "sweep --setings x",
@@ -151,6 +159,12 @@ def test_the_nearest_right_word_is_named(arguments, message, capsys):
     assert captured.err.startswith("mmpareto")
     assert message in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_flags_of_other_tasks_and_methods():
+    others = of_others(["scenes", "--method=nash_mtl", "--lr", "1"])
+    assert {"--fusion", "--right-noise", "--gamma", "--alpha"} <= others
+    assert others.isdisjoint({"--sharing", "--refresh", "--lr", "--encoder"})
 
 
 def test_what_follows_an_option_or_two_dashes_is_no_option():

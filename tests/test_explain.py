@@ -6,10 +6,18 @@ import sys
 from typing import get_args
 
 import pytest
+from described import check_described
 
 import mmpareto_jax as mmp
+from mmpareto_jax._published import PUBLISHED
 from mmpareto_jax.cli import main
-from mmpareto_jax.training._choices import MethodName, TaskName
+from mmpareto_jax.training import Config, make_task
+from mmpareto_jax.training._choices import (
+    MULTIMODAL,
+    EmbeddedName,
+    MethodName,
+    TaskName,
+)
 from mmpareto_jax.training._described.datasets import DATASETS
 from mmpareto_jax.training._described.methods import METHODS
 
@@ -74,6 +82,30 @@ def test_a_method_is_explained_in_full(name, capsys):
         said = plain(out).partition(" reference ")[2]
         assert all(x in said for x in year)
         assert f"mmpareto_jax.{method.documented}(" in plain(out)
+
+
+@pytest.mark.parametrize("name", get_args(TaskName))
+def test_a_data_set_is_explained_in_full(name, width, capsys):
+    out = told(capsys, "datasets", name)
+    assert max(len(x) for x in out.splitlines() if not re.search(r"/|--", x)) < width
+    data, said = DATASETS[name], plain(out)
+    for text in (data.line, data.sizes, data.raw, data.paper):
+        assert text in said
+    for array, text in data.arrays.items():
+        assert f"{array} {text}" in said
+    assert ("--right-noise" in said) == (name == "multi-digits")
+    assert ("--fusion" in said) == (name in MULTIMODAL)
+    command = (
+        f"to prepare mmpareto prepare {name} --raw DIR --out DIR to train mmpareto"
+    )
+    assert (command in said) == (name in PUBLISHED)
+    assert f"mmpareto train {name}" in said
+
+
+@pytest.mark.parametrize("name", get_args(EmbeddedName))
+def test_the_arrays_of_the_data_in_the_package_are_those(name):
+    given = make_task(Config(name, train_examples=32)).data["train"]
+    check_described(name, given)
 
 
 def test_own_options_stand_with_their_defaults(capsys):

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mmpareto_jax._cli.nearest import unknown
+from mmpareto_jax._cli.options import of_others
 
 USAGE_ERROR = 2
 # What a name is called, and who lists the names, where the argument's own name does not
 # say it.
 _CALLED = {"name": "data set"}
 _LISTED_BY = {"method": "mmpareto methods", "task": "mmpareto datasets"}
+_BESIDE = {"task": "module:function"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,7 +40,7 @@ class Parser(argparse.ArgumentParser):
             name = text.partition("=")[0]
             known = self._option_string_actions
             if re.match(r"--?[A-Za-z]", name) and name not in known:
-                self.error(unknown("option", name, known))
+                self.error(unknown("option", name, known, unlikely=of_others(args)))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """The choices of an argument; of tasks also module:function, the user's own."""
@@ -47,5 +49,5 @@ class Parser(argparse.ArgumentParser):
             return
         called = _CALLED.get(action.dest, action.dest.replace("_", " "))
         known = [str(choice) for choice in action.choices]
-        listed_by = _LISTED_BY.get(action.dest, "")
-        self.error(unknown(called, str(value), known, listed_by))
+        listed_by, beside = (x.get(action.dest, "") for x in (_LISTED_BY, _BESIDE))
+        self.error(unknown(called, str(value), known, listed_by, beside=beside))

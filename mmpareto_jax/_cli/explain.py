@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from mmpareto_jax._cli.options import flag_of, help_of
-from mmpareto_jax.training._choices import MULTI_TASK, MethodName, TaskName
-from mmpareto_jax.training._described.datasets import DATASETS
+from mmpareto_jax.training._choices import MULTI_TASK, TASKS, MethodName, TaskName
+from mmpareto_jax.training._described.datasets import DATASETS, Dataset
 from mmpareto_jax.training._described.described import HEADINGS, Described
 from mmpareto_jax.training._described.methods import METHODS
 from mmpareto_jax.training._described.promises import PROMISES
@@ -123,9 +123,10 @@ def _find(documented: str) -> Any:
     return getattr(importlib.import_module(f"mmpareto_jax.{module}"), name)
 
 
-def datasets(_: dict[str, Any]) -> int:
-    """Lists the data that there are, and how to prepare those that are published."""
-    print("\n".join(_listed_datasets()))
+def datasets(arguments: dict[str, Any]) -> int:
+    """Lists the data that there are, or explains those of one task in full."""
+    name: TaskName | None = arguments["name"]
+    print("\n".join(_listed_datasets() if name is None else _explained_data(name)))
     return 0
 
 
@@ -140,13 +141,41 @@ def _listed_datasets() -> Iterator[str]:
     yield "  mmpareto train NAME --data DIR\n"
     for name in published:
         yield from _dataset(name)
+    yield "\nmmpareto datasets NAME explains one in full."
+
+
+def _explained_data(name: TaskName) -> Iterator[str]:
+    data = DATASETS[name]
+    yield f"{name}, {_kind_of_task(name)}"
+    yield from _entry("", [data.line])
+    yield from _entry("arrays", [f"{k} {text}" for k, text in data.arrays.items()])
+    yield from _entry("sizes", [_sizes(data)])
+    if data.raw:
+        yield from _entry("raw files", [data.raw])
+        yield from _entry(
+            "to prepare", [f"mmpareto prepare {name} --raw DIR --out DIR"]
+        )
+    given = " --data DIR" if data.raw else ""
+    yield from _entry("to train", [f"mmpareto train {name}{given}"])
+    for group in GROUPS:
+        if name in group.tasks and len(group.tasks) < len(TASKS):
+            for field in dataclasses.fields(group.options):
+                yield from _entry(flag_of(field), [help_of(field)])
+    if data.paper:
+        yield from _entry("reference", [data.paper])
+
+
+def _kind_of_task(name: TaskName) -> str:
+    return "several tasks" if name in MULTI_TASK else "several modalities"
+
+
+def _sizes(data: Dataset) -> str:
+    return data.sizes if data.raw else f"training / validation / test: {data.sizes}"
 
 
 def _dataset(name: TaskName) -> Iterator[str]:
     data = DATASETS[name]
-    kind = "several tasks" if name in MULTI_TASK else "several modalities"
-    size = f"training / validation / test: {data.sizes}" if not data.raw else data.sizes
-    said = [f"{data.line} ({kind})", size]
+    said = [f"{data.line} ({_kind_of_task(name)})", _sizes(data)]
     if data.paper:
         said.append(data.paper)
     if data.raw:

@@ -6,11 +6,12 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from mmpareto_jax.training._choices import spelled
+from mmpareto_jax.training._choices import TASKS, MethodName, spelled
 from mmpareto_jax.training._options.groups import GROUPS
+from mmpareto_jax.training._options.of_all import Run
 
 # Characters of the choices that stand in braces, which no line break divides.
 _BRACES = 20
@@ -47,6 +48,22 @@ def _add_flag(
     elif options.get("metavar") and "choices" in options:
         names = f"; one of {', '.join(options['choices'])}"
     section.add_argument(flag_of(field), help=f"{help_of(field)}{names}", **options)
+
+
+def of_others(args: Sequence[str]) -> set[str]:
+    """The flags of other built-in tasks and methods than those that `args` name.
+
+    Where they name no task, it is the default one.
+    """
+    words = {spelled(word) for text in args for word in text.split("=")}
+    tasks = words & {*TASKS} or {Run.task}
+    methods = words & {*typing.get_args(MethodName)}
+    return {
+        flag_of(field)
+        for group in GROUPS
+        if not tasks & {*group.tasks} or (methods and not methods & {*group.methods})
+        for field in dataclasses.fields(group.options)
+    }
 
 
 def flag_of(field: dataclasses.Field[Any]) -> str:

@@ -314,8 +314,15 @@ def _methods(commands: Any) -> None:
 
 
 def _datasets(commands: Any) -> None:
-    commands.add_parser(
+    datasets = commands.add_parser(
         "datasets", help="list and explain the data sets", allow_abbrev=False
+    )
+    datasets.add_argument(
+        "name",
+        nargs="?",
+        choices=typing.get_args(TaskName),
+        metavar="NAME",
+        help="explain this one in full (default: list all)",
     )
 
 

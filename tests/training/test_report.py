@@ -8,6 +8,7 @@ import re
 import shutil
 
 import chromium
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +19,8 @@ from mmpareto_jax.training import (
     Comparison,
     Config,
     Measure,
+    draw_comparison,
+    draw_figures,
     make_task,
     markdown,
     read_config,
@@ -25,7 +28,7 @@ from mmpareto_jax.training import (
     summarize,
     write_report,
 )
-from mmpareto_jax.training._report.drawing import COLOURS
+from mmpareto_jax.training._report.drawing import COLOURS, panels, plain_log, save
 from mmpareto_jax.training._report.overlay import conflicts, curves
 from mmpareto_jax.training._report.run_figures import run_figures
 from mmpareto_jax.training._report.run_section import RunFiles, read_run, run_section
@@ -665,6 +668,49 @@ def test_a_legend_has_an_end():
             assert max(map(len, texts), default=0) <= 56, name
     *_, last = run_figures([record])["weights"].legends[0].get_texts()
     assert last.get_text() == "… and 281 more"
+
+
+DOLLARS = "$a_{$"
+
+
+def with_dollars(path):
+    """The file, with a name that would be a broken formula."""
+    path.write_text(
+        re.sub(r"\b(audio|left|sharing)\b", lambda _: DOLLARS, path.read_text())
+    )
+
+
+def test_names_are_no_formulas(run, tmp_path):
+    """Of objectives, groups and measures, in every figure of a run and of several."""
+    runs = [copied(run, tmp_path, name) for name in "ab"]
+    for path in runs:
+        with_dollars(path / "metrics.jsonl")
+        with_dollars(path / "result.json")
+    assert len(draw_figures(runs[0])) == 4
+    assert f">{DOLLARS}</text>" in report(runs, tmp_path).source
+
+
+def test_names_in_a_comparison_are_no_formulas(tmp_path):
+    compared(tmp_path / "x")
+    with_dollars(path := tmp_path / "x" / "runs.jsonl")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    measures = [Measure(f"accuracy/{DOLLARS}", DOLLARS)]
+    rows = summarize(PLAN, records, measures)
+    assert len(draw_comparison(rows, records, measures, tmp_path / "figures")) == 5
+
+
+def test_numbers_at_a_logarithmic_axis_are_formulas(tmp_path):
+    figure, (axis,) = panels(1)
+    axis.plot([1, 2], [1e-5, 1e5])
+    axis.set(yscale="log", title=DOLLARS, ylabel="$x$")
+    plain_log(axis.yaxis)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        save(figure, tmp_path / "x.svg")
+    svg = re.sub("<!--.*?-->", "", (tmp_path / "x.svg").read_text(), flags=re.DOTALL)
+    assert f">{DOLLARS}</text>" in svg
+    assert ">$x$</text>" in svg
+    assert "mathdefault" not in svg
+    assert svg.count("font-size: 7px") >= 6  # exponents
 
 
 def test_the_best_epoch_of_an_error_is_the_least():

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mmpareto_jax.training._described.names import shortened
-from mmpareto_jax.training._report.drawing import outer_legend, plain_log
+from mmpareto_jax.training._report.drawing import outer_legend, plain_log, save
 from mmpareto_jax.training._study.run_once import COSINE_BINS, RADII, Record
 from mmpareto_jax.training._study.summary import Row, titled
 from mmpareto_jax.training._tasks.criteria import Measure
@@ -46,7 +46,7 @@ def draw_comparison(
     paths = []
     for name, figure in comparison_figures(rows, records, measures).items():
         path = directory / f"{name}.png"
-        figure.savefig(path, dpi=120)
+        save(figure, path, dpi=120)
         paths.append(path)
     return paths
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 from matplotlib import ticker
@@ -47,15 +48,32 @@ def outer_legend(figure: Figure, *, below: bool = False) -> None:
         shown = [shortened(label, _LABEL) for label in labels]
         if len(handles) > _ENTRIES:
             shown[-1] = f"… and {len(handles) - _ENTRIES + 1} more"
-        legend = figure.legend(
+        figure.legend(
             [handles[label] for label in labels],
             shown,
             loc="outside lower left" if below else "outside right upper",
             frameon=False,
             fontsize="small",
         )
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a directory may have any name
+
+
+def save(figure: Figure, file: Path | TextIO, **options: Any) -> None:
+    """Writes a figure, in which names are text, whatever they hold.
+
+    The numbers at logarithmic axes are formulas, and stay so.
+
+    Args:
+      figure: whole.
+      file: where to.
+      **options: of ``Figure.savefig``.
+    """
+    legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes)]
+    texts = [text for legend in legends if legend for text in legend.get_texts()]
+    for axis in figure.axes:
+        texts += [axis.title, axis.xaxis.label, axis.yaxis.label]
+    for text in texts:
+        text.set_parse_math(False)
+    figure.savefig(file, **options)
 
 
 def plain_log(axis: Axis) -> None:

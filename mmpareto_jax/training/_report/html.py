@@ -13,6 +13,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from mmpareto_jax.training._report.drawing import save
+
 # Drawn as pictures inside the SVG: a path for each of more points is megabytes.
 _MANY_POINTS = 3000
 # What does not fit beside other columns.
@@ -163,7 +165,7 @@ def _figure(drawing: Figure, caption: str) -> str:
     ):
         # The reader's browser has glyphs that matplotlib's font has not.
         warnings.filterwarnings("ignore", "Glyph")
-        drawing.savefig(file, format="svg", transparent=True, dpi=160)
+        save(drawing, file, format="svg", transparent=True, dpi=160)
     svg = file.getvalue()
     body = svg[svg.index("<defs>") : svg.rindex("</svg>")]
     # The names in an SVG are names in the whole page.

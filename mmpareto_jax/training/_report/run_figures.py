@@ -16,6 +16,7 @@ from mmpareto_jax.training._report.drawing import (
     outer_legend,
     panels,
     plain_log,
+    save,
     series,
     widths,
 )
@@ -54,7 +55,7 @@ def draw_figures(workdir: str | Path) -> list[Path]:
     paths = []
     for name, figure in run_figures(records).items():
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=130)
+        save(figure, paths[-1], dpi=130)
     return paths
 
 

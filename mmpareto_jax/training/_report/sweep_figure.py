@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mmpareto_jax.training._report.drawing import save
 from mmpareto_jax.training._study.sweep import SweepRow
 
 
@@ -45,5 +46,5 @@ def draw_sweep(rows: Sequence[SweepRow], path: str | Path) -> Path:
     axes.set_ylabel("MMPareto − uniform × γ, points (95 % interval)")
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     path = Path(path)
-    figure.savefig(path, dpi=120)
+    save(figure, path, dpi=120)
     return path

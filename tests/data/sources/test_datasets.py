@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from clips import tone, truncate, write_idx, write_image, write_video, write_wav
+from described import check_described
 
 from mmpareto_jax.data.sources import NAMES, plan_of, prepare
 
@@ -41,6 +42,7 @@ def test_crema_d(tmp_path):
         old = next(directory.glob("1006_DFA_DIS_XX.*"))
         old.rename(old.with_stem("1006_DFA_DIS_X"))
     found = prepare(plan_of("crema-d", raw, size=32), out, workers=2)
+    check_described(found.dataset, found.arrays["train"])
     assert reasons(out).keys() == {
         "1001_DFA_JOY_XX",
         "1002_DFA_ANG_XX",
@@ -120,6 +122,7 @@ def test_kinetics_sounds(tmp_path):
     )
     truncate(raw / "train" / "drumming" / "clip4.mp4")
     found = prepare(plan_of("kinetics-sounds", raw, size=24), out)
+    check_described(found.dataset, found.arrays["train"])
     problems = reasons(out)
     assert problems["singing/mute"] == "no audio track"
     assert problems["drumming/short"].startswith("too short: 0.5")
@@ -172,6 +175,7 @@ def test_colored_digits_of_mnist(tmp_path, pack):
 
 def test_the_colour_tells_the_class_in_training_only(tmp_path):
     found = prepare(plan_of("colored-digits", None), tmp_path / "out")
+    check_described(found.dataset, found.arrays["train"])
 
     def colors(split):
         arrays = found.arrays[split]
@@ -226,6 +230,7 @@ def test_modelnet40(tmp_path):
     bad = raw / "table" / "test" / "table_0000.obj.shaded_v007.png"
     bad.write_bytes(b"no png")
     found = prepare(plan_of("modelnet40", raw, size=16), out)
+    check_described(found.dataset, found.arrays["train"])
     problems = reasons(out)
     assert problems["chair_0001"] == "11 views, not 12"
     assert problems["table_0000"].startswith("UnidentifiedImageError")
@@ -262,6 +267,7 @@ def test_ucf101(tmp_path):
         (raw / "flow" / "v" / clip / f"frame{frame:06}.jpg").unlink()
     truncate(raw / "videos" / "Archery" / "v_Archery_g02_c01.avi", 0.3)
     found = prepare(plan_of("ucf-101", raw, size=16), out)
+    check_described(found.dataset, found.arrays["train"])
     problems = reasons(out)
     assert problems["v_Diving_g09_c01"] == "missing"
     assert problems[clip] == "too short: 2 flow images for 3 parts"

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from described import check_described
 from written import COUNTS, SIZE, arrays_of, nyuv2, write
 
 from mmpareto_jax.data import load_scenes
@@ -13,6 +14,7 @@ from mmpareto_jax.data.sources import Example, Plan, plan_of, prepare
 def test_nyuv2(tmp_path):
     raw, out = nyuv2(tmp_path / "raw"), tmp_path / "out"
     found = prepare(plan_of("nyuv2", raw), out, workers=2)
+    check_described(found.dataset, found.arrays["train"])
     assert len(found.classes) == 13
     assert {k: len(v) for k, v in found.ids.items()} == {
         "train": 18,
@@ -67,6 +69,7 @@ def test_cityscapes(tmp_path, classes, folder):
     folders = {"image": "image", folder: "label", "depth": "depth"}
     raw = write(tmp_path / "raw", folders, classes)
     found = prepare(plan_of("cityscapes", raw, classes=classes), tmp_path / "out")
+    check_described(found.dataset, found.arrays["train"])
     assert len(found.classes) == classes
     test = found.arrays["test"]
     assert set(test) == {"image", "segmentation", "depth"}
