@@ -185,6 +185,7 @@ def _classes(parts: Sequence[Part], given: Mapping[str, Open]) -> tuple[str, ...
     if len(seen) < number:
         absent = int(np.argmax(np.append(seen, -1) != np.arange(len(seen) + 1)))
         raise ValueError(
-            f"arrays: {parts[0].prefix}label: training has no example of class {absent}"
+            f"arrays: {parts[0].prefix}label: training has no example of class "
+            f"{absent}; classes are counted from 0"
         )
     return tuple(map(str, range(number) if names is None else names.tolist()))

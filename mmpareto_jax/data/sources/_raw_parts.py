@@ -61,7 +61,8 @@ def read_part(split: str | None, found: Mapping[str, Open]) -> Part:
     """
     prefix = "" if split is None else f"{split}/"
     if "label" not in found:
-        raise ValueError(f"arrays: {prefix}label: is missing")
+        there = ", ".join(found) or "nothing"
+        raise ValueError(f"arrays: {prefix}label: is missing beside {there}")
     label = _label(f"{prefix}label", found["label"]())
     names = [x for x in found if x not in ("label", "id", "group", "classes")]
     if not names:
@@ -98,8 +99,9 @@ def _label(key: str, label: np.ndarray) -> np.ndarray:
 def _modality(key: str, give: Open, number: int) -> Modality:
     array = give()
     if array.dtype.kind != "f" and array.dtype != np.uint8:
+        words = "; names of people are called group, or id" * (array.dtype.kind in "SU")
         raise ValueError(
-            f"arrays: {key}: expected floats or uint8, got {_shown(array)}"
+            f"arrays: {key}: expected floats or uint8, got {_shown(array)}{words}"
         )
     if not 2 <= array.ndim <= 5 or 0 in array.shape[1:]:
         expected = "[N, F], [N, T, C], [N, H, W, C] or [N, T, H, W, C]"
