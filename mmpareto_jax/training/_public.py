@@ -40,7 +40,7 @@ from mmpareto_jax.training._study.timing import step_times as step_times
 from mmpareto_jax.training._tasks.base import Task as Task
 from mmpareto_jax.training._tasks.criteria import Criterion as Criterion
 from mmpareto_jax.training._tasks.criteria import Measure as Measure
-from mmpareto_jax.training._tasks.own import classification as classification
+from mmpareto_jax.training._tasks.modalities import classification as classification
 from mmpareto_jax.training._tasks.own import higher_is_better as higher_is_better
 from mmpareto_jax.training._tasks.own import lower_is_better as lower_is_better
 from mmpareto_jax.training._tasks.own import task as task

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import signal
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -26,6 +23,7 @@ from mmpareto_jax.training._run.placement import (
 )
 from mmpareto_jax.training._run.processes import Stop, first_alone, is_first, together
 from mmpareto_jax.training._run.result import Result
+from mmpareto_jax.training._run.signals import stop_signals
 from mmpareto_jax.training._run.step import TrainState, make_program
 from mmpareto_jax.training._run.tally import (
     forget_cut,
@@ -144,7 +142,7 @@ def train(
             hear.on_save(step)
             checkpoints.save(state, step, score)
 
-        with _stop_signals() as stopped:
+        with stop_signals() as stopped:
             state = fit(
                 program,
                 config,
@@ -293,32 +291,3 @@ def _unclaimed_without_a_step(workdir: Path, resume: bool) -> Iterator[Callback]
         if not (resume or counted.steps) and is_first():
             unclaim(workdir)
         raise
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; a second one interrupts."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    # None: of a library, not of Python.
-    before = {n: signal.getsignal(n) or signal.SIG_DFL for n in numbers}
-    first: list[float] = []
-
-    def stop(number: int, _: Any) -> None:
-        if not stopped.is_set():
-            stopped.set()
-            first.append(time.monotonic())
-        elif time.monotonic() - first[0] > 1:  # no second copy of the first one
-            signal.signal(number, before[signal.Signals(number)])
-            signal.raise_signal(number)
-
-    for number in numbers:
-        signal.signal(number, stop)
-    try:
-        yield stopped
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])

@@ -86,11 +86,7 @@ class Task:
     built_in: bool = False
 
     def __post_init__(self) -> None:
-        if set(self.data) != set(SPLITS):
-            raise ValueError(
-                f"task {self.name}: data: expected the splits {', '.join(SPLITS)}, "
-                f"got {', '.join(self.data) or 'none'}"
-            )
+        check_splits(self.name, self.data)
         if self.eval_batch < 1:
             raise ValueError(
                 f"task {self.name}: eval_batch: expected at least 1, "
@@ -254,3 +250,17 @@ def _shapes(source: Source) -> dict[str, tuple[int, ...]]:
     """Name -> the shape of an example."""
     example = as_examples(source).take(np.arange(1))
     return {name: np.shape(x)[1:] for name, x in sorted(example.items())}
+
+
+def check_splits(name: str, data: Mapping[str, Source]) -> None:
+    """Refuses data that are not three splits.
+
+    Raises:
+      ValueError: names what was found, and what makes splits.
+    """
+    if not isinstance(data, Mapping) or set(data) != set(SPLITS):
+        found = list(data) if isinstance(data, Mapping) else type(data).__name__
+        raise ValueError(
+            f"task {name}: data: expected {', '.join(SPLITS)} -> examples, got "
+            f"{found}; data.random_splits makes the three of one"
+        )

@@ -18,7 +18,7 @@ from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.registry import method_of
 from mmpareto_jax.training._tasks.architecture import make_encoder
 from mmpareto_jax.training._tasks.base import Task
-from mmpareto_jax.training._tasks.own import classification, shapes_of
+from mmpareto_jax.training._tasks.modalities import classification, shapes_of
 
 
 def _built_in(
