@@ -88,7 +88,8 @@ def _learning_curves(train: list[Record], validation: list[Record]) -> Figure:
     figure, axes = panels(len(kinds) + len(alone))
     for axis, name in zip(axes[len(kinds) :], alone, strict=True):
         steps, values = series(train, name)
-        axis.plot(steps, _smooth(values), color="0.2", alpha=0.35, lw=1)
+        if len(steps):  # the sum of the losses is of validation alone
+            axis.plot(steps, _smooth(values), color="0.2", alpha=0.35, lw=1)
         axis.plot(*series(validation, name), color="0.2", marker=".")
         axis.set(xlabel="step", ylabel=shortened(name))
     for axis, kind in zip(axes[: len(kinds)], kinds, strict=True):
