@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from mmpareto_jax._cli import cache as _cache
 from mmpareto_jax._cli import commands as _commands
 from mmpareto_jax._cli import completion as _completion
+from mmpareto_jax._cli import devices as _devices
 from mmpareto_jax._cli import explain as _explain
 from mmpareto_jax._cli import member as _member
 from mmpareto_jax._cli.answers import USAGE_ERROR
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         several = arguments.get("coordinator") or arguments.get("distributed")
         if several and not _member.is_child():
+            _devices.Devices.taken_from(dict(arguments))  # mistakes need no child
             return _member.watch(sys.argv[1:] if argv is None else argv)
         if several:
             return _member.compute(do)

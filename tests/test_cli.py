@@ -300,3 +300,16 @@ def test_what_can_go_on_says_so(tmp_path, monkeypatch, capsys):
     arguments = ["--methods", "uniform,mmpareto", "--workdir", str(tmp_path)]
     assert main(["compare", *arguments]) == 130
     assert "Stopped. To go on: the same command." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--coordinator", "host"], "--coordinator: expected HOST:PORT, got host"),
+        (["--num-processes", "0"], "--num-processes: expected at least 1, got 0"),
+    ],
+)
+def test_mistakes_of_processes(flags, message, capsys):
+    three = ["--coordinator", "host:1", "--num-processes", "2", "--process-id", "0"]
+    assert main(["train", *three, *flags]) == 2
+    assert message in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import re
 from typing import Any
 
 
@@ -41,6 +42,11 @@ class Devices:
         if len(missing) == 0 and found.distributed:
             raise ValueError("--distributed auto finds the --coordinator itself")
         number, own = found.num_processes, found.process_id
+        if number is not None and number < 1:
+            raise ValueError(f"--num-processes: expected at least 1, got {number}")
+        where = found.coordinator
+        if where is not None and not re.fullmatch(r".+:\d+", where):
+            raise ValueError(f"--coordinator: expected HOST:PORT, got {where}")
         if number is not None and own is not None and not 0 <= own < number:
             raise ValueError(f"--process-id: expected 0 to {number - 1}, got {own}")
         return found
@@ -88,6 +94,8 @@ class Devices:
             jax.devices()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
+            if self.device:
+                reason = f"jax finds none here ({reason})"
             raise ValueError(f"--device {self.device or 'default'}: {reason}") from None
 
 

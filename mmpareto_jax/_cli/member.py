@@ -24,6 +24,8 @@ _CHILD = "MMPARETO_MEMBER"
 # Seconds after which a silent process counts as dead. One whose connection closes does
 # at once.
 _SILENCE = 30
+# Seconds after which it is said that a process waits for the others.
+_PATIENCE = 10
 _COORDINATION = re.compile(rb"[WEF]\d{4} .*(coordination|distributed|preemption)")
 _CHATTER = re.compile(rb"\[Gloo\]|peer ranks")
 _CONNECTION = re.compile(
@@ -62,7 +64,7 @@ def watch(argv: Sequence[str]) -> int:
     if code == LOST or (code == -signal.SIGABRT and lost):
         _say(
             "another process of this run has ended, or cannot be reached; start all of "
-            "them again with --resume"
+            "them again with --resume, or without where there is no checkpoint yet"
         )
         return LOST
     if code < 0:
@@ -92,6 +94,11 @@ def join(coordinator: str | None, number: int | None, own: int | None) -> None:
 
     # Signals are ours: all processes end after the same step.
     jax.config.update("jax_enable_preemption_service", False)
+    waits = threading.Timer(
+        _PATIENCE, _say, [f"waiting for {coordinator or 'the other processes'}"]
+    )
+    waits.daemon = True
+    waits.start()
     try:
         jax.distributed.initialize(
             coordinator, number, own, heartbeat_timeout_seconds=_SILENCE
@@ -100,6 +107,8 @@ def join(coordinator: str | None, number: int | None, own: int | None) -> None:
         flag = "--coordinator" if coordinator else "--distributed auto"
         reason = str(error).splitlines()[0]
         raise ValueError(f"{flag}: the processes did not meet: {reason}") from None
+    finally:
+        waits.cancel()
 
 
 def compute(command: Callable[[], int]) -> int:

@@ -45,15 +45,18 @@ def command(workdir, *more):
 
 
 @contextlib.contextmanager
-def started(number, workdir, *more):
-    """The processes; none of them is left behind."""
+def started(number, workdir, *more, last=()):
+    """The processes; none of them is left behind. `last`: of the last one alone."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meeting = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", str(number))
     processes = [
         subprocess.Popen(
-            [*command(workdir, *more), *meeting, "--process-id", str(own)],
+            [
+                *command(workdir, *more, *(last if own == number - 1 else ())),
+                *(*meeting, "--process-id", str(own)),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -273,3 +276,20 @@ def test_flags_that_belong_together():
     assert Devices.taken_from(arguments) == Devices(mesh="data=8")
     assert arguments == {"lr": 0.1}
     assert not is_child()
+
+
+@pytest.mark.parametrize(
+    ("last", "what"), [(("--batch-size", "8"), "batch_size"), (("--resume",), "resume")]
+)
+def test_other_options_on_one_process_are_refused_on_all(last, what, tmp_path):
+    """Before any of them waits for the other, or writes."""
+    more = ("--steps", "4")
+    if what == "resume":
+        run(2, tmp_path / "run", *more)
+    before = sorted(tmp_path.rglob("*"))
+    with started(2, tmp_path / "run", *more, last=last) as processes:
+        found = ended(processes, timeout=120)
+    assert [code for code, _, _ in found] == [2, 2]
+    sentence = f"{what}: expected the same on all processes"
+    assert [err.count(sentence) for _, _, err in found] == [1, 0]
+    assert sorted(tmp_path.rglob("*")) == before

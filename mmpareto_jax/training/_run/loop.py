@@ -21,7 +21,13 @@ from mmpareto_jax.training._run.placement import (
     Shard,
     placement_of,
 )
-from mmpareto_jax.training._run.processes import Stop, first_alone, is_first, together
+from mmpareto_jax.training._run.processes import (
+    Stop,
+    agree,
+    first_alone,
+    is_first,
+    together,
+)
 from mmpareto_jax.training._run.result import Result
 from mmpareto_jax.training._run.signals import stop_signals
 from mmpareto_jax.training._run.step import TrainState, make_program
@@ -39,7 +45,7 @@ from mmpareto_jax.training._run.workdir import (
     write_result,
 )
 from mmpareto_jax.training._run.writers import JsonLines, TensorBoard
-from mmpareto_jax.training._tasks.base import Task
+from mmpareto_jax.training._tasks.base import Task, digest
 from mmpareto_jax.training._tasks.registry import make_task
 from mmpareto_jax.training._tasks.settled import config_of, settled
 
@@ -117,10 +123,13 @@ def train(
     _check_types(task, config, workdir, callbacks)
     workdir = Path(workdir)
     asked = config if task is None else config_of(task, config)
+    told = {"resume": resume, "mesh": mesh, "shard": shard, "workdir": workdir}
+    agree({**asked.to_dict(), **told})
     first_alone(lambda: refuse_other_run(workdir, asked, resume))
     placement = placement_of(mesh, shard)
     run = together(lambda: _Run(workdir, config, task, placement))
     config, task, program = run.config, run.task, run.program
+    agree({"the data": digest(task)})
     devices = placement.describe()
     first_alone(lambda: claim(workdir, config, task, resume=resume, devices=devices))
     with (

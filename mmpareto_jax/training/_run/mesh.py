@@ -45,7 +45,7 @@ def sizes_of(text: str) -> dict[str, int] | None:
     """
     if text == "auto":
         return None
-    pairs = [part.partition("=") for part in text.split(",")]
+    pairs = [part.strip().partition("=") for part in text.split(",")]
     sizes = {name: int(size) for name, _, size in pairs if size.isdecimal()}
     fits = len(sizes) == len(pairs) and set(sizes) <= set(AXES) and all(sizes.values())
     if not fits:

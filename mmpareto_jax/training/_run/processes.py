@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +43,35 @@ def told(text: str) -> list[str]:
     mine[: len(encoded)] = np.frombuffer(encoded, np.uint8)
     texts = np.asarray(multihost_utils.process_allgather(mine))
     return [bytes(x).rstrip(b"\0").decode(errors="ignore") for x in texts]
+
+
+def agree(what: Mapping[str, Any]) -> None:
+    """Refuses a run whose processes were told different things, before any waits.
+
+    Args:
+      what: name -> a value that JSON has, or whose text says what it is.
+
+    Raises:
+      CommonError: names the first thing that differs, on all of them.
+    """
+    texts = [json.loads(x) for x in told(_digests(what))]
+    for name in what:
+        values = [text.get(name) for text in texts]
+        if len(set(values)) > 1:
+            other = next(i for i, x in enumerate(values) if x != values[0])
+            raise CommonError(
+                f"{name}: expected the same on all processes, got another one on "
+                f"process {other} than on process 0"
+            )
+
+
+def _digests(what: Mapping[str, Any]) -> str:
+    """Short enough for `told`, whatever the values are."""
+    found = {
+        name: hashlib.sha256(json.dumps(x, default=str).encode()).hexdigest()[:16]
+        for name, x in what.items()
+    }
+    return json.dumps(found)
 
 
 def together(function: Callable[[], T]) -> T:
