@@ -34,10 +34,12 @@ def test_rows_are_known_within_a_trace_only():
 
 
 def test_nothing_is_kept_of_a_trace():
+    gc.collect()
+    before = set(stacks._ROWS)  # of traces of other tests, which pytest may hold
     with jax.checking_leaks():
         jax.jit(lambda rows: stacks.stack(rows) * 2)(ROWS)
     gc.collect()
-    assert not stacks._ROWS
+    assert set(stacks._ROWS) <= before
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
