@@ -79,7 +79,7 @@ def _pass_on(stream: Any) -> bool:
     lost = False
     for line in stream:
         lost = lost or bool(_COORDINATION.match(line))
-        if not (lost or _CHATTER.search(line)):
+        if line.strip() and not (lost or _CHATTER.search(line)):
             os.write(2, line)
     return lost
 

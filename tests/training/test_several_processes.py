@@ -22,7 +22,7 @@ from mmpareto_jax._cli.member import LOST, is_child
 ROOT = pathlib.Path(mmpareto_jax.__file__).parents[1]
 # Four steps to an epoch.
 SMALL = ("--train-examples", "64", "--batch-size", "16", "--width", "32")
-RESTART = "start all of them again with --resume"
+RESTART = "again with --resume, or without where there is no checkpoint yet"
 
 
 @pytest.fixture(scope="module", autouse=True)
