@@ -36,7 +36,9 @@ def environment(tmp_path_factory, quick_processes):
 
 
 # What stands on standard error besides: how long it will take, and how far it is.
-LENGTH = re.compile(r"\d+ (runs: \d+ to tune, \d+ that count|examples)")
+LENGTH = re.compile(
+    r"\d+ (runs: \d+ to tune, \d+ that count|examples)|timing a step of"
+)
 PROGRESS = re.compile(
     r"[a-z -]+(: \d+ epochs?, \d+ steps(, from step \d+)?|  (epoch )?\d+/\d+ .*)"
 )

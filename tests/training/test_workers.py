@@ -109,10 +109,12 @@ def test_the_environment_is_as_it_was(monkeypatch):
 
 
 POOL = """
-import os, time
+import os, signal, time
 from mmpareto_jax.training._study.workers import pool
 
 if __name__ == "__main__":
+    # Where the tests run in the background, it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pool(2) as others:
         print(others.submit(os.getppid).result(), flush=True)
         jobs = [others.submit(time.sleep, 300) for _ in range(4)]
