@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import abc
 import importlib
-import socket
-import struct
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
 
 import mmpareto_jax as mmp
 from mmpareto_jax.training._described.names import tag
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
     from mmpareto_jax.training._run.result import Result
 
 
-class _Writer(Callback):
+class _Writer(Callback, abc.ABC):
     """Writes what it hears of as records: a step, a split, and scalars by name."""
 
+    @abc.abstractmethod
     def _record(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Writes one record, of plain values."""
-        raise NotImplementedError
 
     def on_step(self, step: int, metrics: dict[str, Any]) -> None:
         self._record(step, "train", metrics)
@@ -98,14 +97,15 @@ class TensorBoard(_Writer):
       True
     """
 
-    _file: BinaryIO | None = None
+    # That of a SummaryWriter, without its queue: a record is one event, and an error is
+    # one where it happens.
+    _writer: EventsWriter | None = None
 
     def on_start(self, run: Start) -> None:
         folder = run.workdir / "tensorboard"
         folder.mkdir(exist_ok=True)
-        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}"
-        self._file = (folder / name).open("wb")
-        self._event(0, file_version="brain.Event:2")
+        # Of a run that goes on in the same second another file.
+        self._writer = EventsWriter(str(folder / "events"), f".{run.step}")
         # What a run that goes on writes again is hidden.
         first = run.step if _is_cut(run) else run.step + 1
         began = SessionLog(status=SessionLog.START)
@@ -120,19 +120,16 @@ class TensorBoard(_Writer):
         self._event(step, summary=Summary(value=found))
 
     def _event(self, step: int, **what: Any) -> None:
-        # tensorboardX's own writer waits for the disk whenever it is flushed.
-        assert self._file is not None
-        event = Event(step=step, wall_time=time.time(), **what).SerializeToString()
-        for part in (struct.pack("<Q", len(event)), event):
-            self._file.write(part + struct.pack("<I", masked_crc32c(part)))
+        assert self._writer is not None
+        self._writer.write_event(Event(step=step, wall_time=time.time(), **what))
 
     def on_save(self, step: int) -> None:  # noqa: ARG002
-        assert self._file is not None
-        self._file.flush()
+        assert self._writer is not None
+        self._writer.flush()
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class WeightsAndBiases(_Writer):

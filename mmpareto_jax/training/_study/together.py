@@ -14,6 +14,7 @@ import numpy as np
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._run.numbers import numbers
 from mmpareto_jax.training._run.step import Program, TrainState
 from mmpareto_jax.training._study.run_once import (
     Record,
@@ -174,12 +175,13 @@ class _Many:
 
 def _order(task: Task, config: Config) -> Iterator[Batch]:
     """The batches of a run."""
-    return train_batches(
+    batches = train_batches(
         task.data["train"],
         batch_size=config.batch_size,
         seed=config.seed,
         transform=task.transform,
     )
+    return map(numbers, batches)
 
 
 def _records(
