@@ -16,6 +16,8 @@ from mmpareto_jax._cli import completion as _completion
 from mmpareto_jax._cli import devices as _devices
 from mmpareto_jax._cli import explain as _explain
 from mmpareto_jax._cli import member as _member
+from mmpareto_jax._cli import preparing as _preparing
+from mmpareto_jax._cli import studies as _studies
 from mmpareto_jax._cli.answers import USAGE_ERROR
 from mmpareto_jax._cli.parser import make_parser
 
@@ -49,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "evaluate": _commands.evaluate,
             "plot": _commands.plot,
             "report": _commands.report,
-            "compare": _commands.compare,
-            "sweep": _commands.sweep,
-            "prepare": _commands.prepare,
+            "compare": _studies.compare,
+            "sweep": _studies.sweep,
+            "prepare": _preparing.prepare,
             "methods": _explain.methods,
             "datasets": _explain.datasets,
-            "check": _commands.check,
+            "check": _preparing.check,
         }
 
         def do() -> int:

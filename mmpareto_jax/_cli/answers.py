@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from mmpareto_jax._cli.nearest import unknown
 from mmpareto_jax._cli.options import of_others
+from mmpareto_jax.training._choices import is_own
 
 USAGE_ERROR = 2
 # What a name is called, and who lists the names, where the argument's own name does not
@@ -44,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """The choices of an argument; of tasks also module:function, the user's own."""
-        own = action.dest == "task" and ":" in value
+        own = action.dest == "task" and is_own(value)
         if action.choices is None or value in action.choices or own:
             return
         called = _CALLED.get(action.dest, action.dest.replace("_", " "))

@@ -6,17 +6,17 @@ import argparse
 import typing
 from typing import Any
 
-from mmpareto_jax._cli import commands as _commands
 from mmpareto_jax._cli.answers import Parser
 from mmpareto_jax._cli.cache import add_cache
 from mmpareto_jax._cli.completion import SHELLS
 from mmpareto_jax._cli.devices import add_devices
 from mmpareto_jax._cli.explain import method_columns
-from mmpareto_jax._cli.nearest import unknown
+from mmpareto_jax._cli.listed import listed
 from mmpareto_jax._cli.options import add_options
+from mmpareto_jax._cli.parser_of_studies import add_compare, add_sweep
 from mmpareto_jax._published import PUBLISHED
 from mmpareto_jax._version import __version__
-from mmpareto_jax.training._choices import MethodName, TaskName, is_own, spelled
+from mmpareto_jax.training._choices import MethodName, TaskName, spelled
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -33,8 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
         _evaluate,
         _plot,
         _report,
-        _compare,
-        _sweep,
+        add_compare,
+        add_sweep,
         _prepare,
         _methods,
         _datasets,
@@ -99,7 +99,7 @@ def _plot(commands: Any) -> None:
         "--problem", default="toy", help="trajectories: of what (default: %(default)s)"
     )
     plot.add_argument(
-        "--methods", type=_listed(str), metavar="A,B,...", help="trajectories: of whom"
+        "--methods", type=listed(str), metavar="A,B,...", help="trajectories: of whom"
     )
     plot.add_argument(
         "--out", metavar="FILE", help="trajectories: the PNG (default: PROBLEM.png)"
@@ -118,130 +118,6 @@ def _report(commands: Any) -> None:
         metavar="FILE",
         help="(default: report.html in WORKDIR; of several: in this directory)",
     )
-
-
-def _compare(commands: Any) -> None:
-    compare = commands.add_parser(
-        "compare",
-        help="compare methods, each with its own learning rate, over seeds",
-        allow_abbrev=False,
-    )
-    compare.add_argument(
-        "task",
-        nargs="?",
-        choices=_Tasks(typing.get_args(TaskName)),
-        metavar="TASK",
-        help="what to learn: mmpareto datasets lists it, or module:function returns it "
-        "(default: av-digits)",
-    )
-    compare.add_argument(
-        "--methods",
-        type=_methods_named,
-        metavar="A,B,...",
-        help=f"(default: {','.join(_commands.COMPARED)}; "
-        "for several tasks single-task instead of joint; for other losses neither)",
-    )
-    compare.add_argument(
-        "--lr-grid",
-        type=_listed(float),
-        default=(0.05, 0.1, 0.2, 0.4),
-        metavar="X,Y,...",
-        help="each method gets the best one on validation (default: 0.05,0.1,0.2,0.4)",
-    )
-    compare.add_argument(
-        "--seeds", type=int, default=10, help="final runs of a method (default: 10)"
-    )
-    compare.add_argument(
-        "--tune-seeds",
-        type=int,
-        default=3,
-        help="tuning runs for each learning rate (default: 3)",
-    )
-    _division(compare)
-    compare.add_argument(
-        "--workdir",
-        help="where all is written; runs that are there already are not repeated "
-        "(default: runs/compare-TASK)",
-    )
-    compare.add_argument(
-        "--config", metavar="FILE", help="TOML or JSON; flags go first"
-    )
-    add_cache(compare)
-    of_runs = ("task", "method", "lr", "seed", "log_every", "probe_every")
-    add_options(compare, without=of_runs)
-
-
-def _sweep(commands: Any) -> None:
-    sweep = commands.add_parser(
-        "sweep",
-        help="map where conflicts matter: MMPareto against uniform × γ, on av-digits",
-        allow_abbrev=False,
-    )
-    sweep.add_argument(
-        "--settings", type=_listed(str), metavar="A,B,...", help="(default: all)"
-    )
-    sweep.add_argument(
-        "--seeds", type=int, default=8, help="final runs of a method (default: 8)"
-    )
-    _division(sweep)
-    add_cache(sweep)
-    sweep.add_argument("--workdir", default="runs/sweep", help="(default: %(default)s)")
-
-
-class _Tasks(tuple[str, ...]):
-    """Names that are completed; a task of one's own, module:function, is one, too."""
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or is_own(str(name))
-
-
-def _division(command: argparse.ArgumentParser) -> None:
-    """How runs are divided among devices, processes and hosts."""
-    command.add_argument(
-        "--workers",
-        type=int,
-        help="processes; they take the GPUs in turn, or a thread each (default: one "
-        "for each GPU, or 2)",
-    )
-    command.add_argument(
-        "--together",
-        type=_together,
-        default="auto",
-        metavar="N",
-        help="runs of a method side by side in one program; auto: what is faster on "
-        "this device (default: auto)",
-    )
-    command.add_argument(
-        "--num-processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="of this command, on any hosts that see --workdir; each takes a share of "
-        "the runs (default: 1)",
-    )
-    command.add_argument(
-        "--process-id",
-        type=int,
-        default=0,
-        metavar="I",
-        help="which of them this is, from 0, which tells the result (default: 0)",
-    )
-    command.add_argument(
-        "--patience",
-        type=float,
-        default=3600.0,
-        metavar="SECONDS",
-        help="without a new run, until the other processes are given up; longer than "
-        "a run (default: 3600)",
-    )
-
-
-def _together(text: str) -> int | str:
-    return text if text == "auto" else int(text)
-
-
-# As argparse shows it.
-_together.__name__ = "auto or int"
 
 
 def _prepare(commands: Any) -> None:
@@ -283,7 +159,7 @@ def _prepare(commands: Any) -> None:
     prepare.add_argument("--seed", type=int, help="of the split (default: 0)")
     prepare.add_argument(
         "--shares",
-        type=_listed(float),
+        type=listed(float),
         metavar="X,Y,Z",
         help="arrays: of training, validation and test in a random split "
         "(default: 0.8,0.1,0.1)",
@@ -333,24 +209,3 @@ def _completion(commands: Any) -> None:
         allow_abbrev=False,
     )
     completion.add_argument("shell", choices=SHELLS)
-
-
-def _listed(kind: Any) -> Any:
-    """The type of a flag with values between commas."""
-
-    def parse(text: str) -> tuple[Any, ...]:
-        return tuple(kind(x) for x in text.split(","))
-
-    parse.__name__ = f"list of {kind.__name__}"
-    return parse
-
-
-def _methods_named(text: str) -> tuple[str, ...]:
-    """The type of a flag with methods between commas."""
-    known = typing.get_args(MethodName)
-    names = tuple(spelled(name) for name in text.split(","))
-    for name in names:
-        if name not in known:
-            message = unknown("method", name, known, "mmpareto methods")
-            raise argparse.ArgumentTypeError(message)
-    return names

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small_tasks
 
-from mmpareto_jax._cli import commands
+from mmpareto_jax._cli import studies
 from mmpareto_jax.cli import main
 from mmpareto_jax.training import (
     Comparison,
@@ -134,7 +134,7 @@ def test_by_name_in_other_processes(compared, tmp_path, monkeypatch):
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "COMPARED_LOSSES", ("uniform", "mmpareto"))
+    monkeypatch.setattr(studies, "COMPARED_LOSSES", ("uniform", "mmpareto"))
     flags = "--batch-size 16 --epochs 2 --lr-grid 0.1 --seeds 2 --workers 1"
     arguments = ["compare", "small_tasks:lines", *flags.split()]
     assert main([*arguments, "--workdir", str(tmp_path)]) == 0
@@ -146,10 +146,10 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 def test_methods_that_are_compared_by_default():
-    assert commands._compared(Config("small_tasks:lines")) == commands.COMPARED_LOSSES
-    assert commands._compared(Config("small_tasks:sensors")) == commands.COMPARED
-    assert "single-task" not in commands.COMPARED_LOSSES
-    assert "joint" not in commands.COMPARED_LOSSES
+    assert studies._compared(Config("small_tasks:lines")) == studies.COMPARED_LOSSES
+    assert studies._compared(Config("small_tasks:sensors")) == studies.COMPARED
+    assert "single-task" not in studies.COMPARED_LOSSES
+    assert "joint" not in studies.COMPARED_LOSSES
 
 
 def test_a_task_without_a_name_has_no_other_processes(tmp_path):
