@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._methods.base import Epoch
 from mmpareto_jax.training._methods.registry import method_of
+from mmpareto_jax.training._run.evaluation import evaluation
 from mmpareto_jax.training._run.gradients import (
     Combined,
     Inputs,
@@ -228,53 +229,7 @@ def make_program(
         after: tuple[TrainState, jax.Array] = compiled_logged(state, tally, batch)
         return after
 
-    @placement.jit
-    def sums_of_batch(params: Any, rest: Any, batch: Batch) -> Any:
-        whole = placement.gathered(params)
-        model = nnx.merge(eval_graphdef, whole, rest, copy=True)
-        examples = {name: x for name, x in batch.items() if name != "mask"}
-        return task.sums(task.outputs(model, examples), examples, batch["mask"])
-
-    def evaluate(state: TrainState, source: Source) -> dict[str, float]:
-        batches = held_out(source)
-        return scores([sums_of_batch(state.params, state.rest, x) for x in batches])
-
-    sums_of_each = jax.jit(jax.vmap(sums_of_batch, (0, 0, None)))
-
-    def evaluate_each(states: TrainState, source: Source) -> list[dict[str, float]]:
-        batches = held_out(source)
-        totals = jax.device_get(
-            [sums_of_each(states.params, states.rest, x) for x in batches]
-        )
-        return [
-            scores(jax.tree.map(lambda x, i=i: x[i], totals))
-            for i in range(len(states.step))
-        ]
-
-    def scores(totals: list[Any]) -> dict[str, float]:
-        # In float64: a count of pixels exceeds what float32 can count.
-        added = jax.tree.map(
-            lambda *x: sum(np.asarray(v, np.float64) for v in x), *totals
-        )
-        found = {k: float(x) for k, x in sorted(task.scores(added).items())}
-        return found | task.overall(found)
-
-    def held_out(source: Source) -> Iterator[dict[str, Any]]:
-        return placement.held_out(source, task.eval_batch, task.fill)
-
-    @placement.jit
-    def features_of_batch(params: Any, rest: Any, batch: Batch) -> dict[str, jax.Array]:
-        whole = placement.gathered(params)
-        model = nnx.merge(eval_graphdef, whole, rest, copy=True)
-        examples = {name: x for name, x in batch.items() if name != "mask"}
-        return task.outputs(model, examples).features
-
-    def features(state: TrainState, source: Source) -> dict[str, np.ndarray]:
-        size = len(as_examples(source))
-        found = [
-            features_of_batch(state.params, state.rest, x) for x in held_out(source)
-        ]
-        return {k: np.concatenate([x[k] for x in found])[:size] for k in found[0]}
+    judged = evaluation(task, eval_graphdef, placement)
 
     def restart(seed: int, lr: float) -> TrainState:
         variables = nnx.state(task.make_model(nnx.Rngs(seed)))
@@ -289,7 +244,7 @@ def make_program(
     ) -> TrainState:
         assert method.between_epochs is not None
         start = restart(run.seed, run.lr).params
-        epoch = Epoch(number, run, data, evaluate, features, start)
+        epoch = Epoch(number, run, data, judged.one, judged.features, start)
         after: TrainState = method.between_epochs(state, epoch)
         moved: TrainState = placement.put(after, where(after))
         return moved
@@ -303,9 +258,9 @@ def make_program(
         jax.jit(jax.vmap(logged), donate_argnums=0),
         # A program of its own, so that the step is the same with it and without.
         placement.jit(probe),
-        evaluate,
-        evaluate_each,
-        features,
+        judged.one,
+        judged.each,
+        judged.features,
         restart,
         between_epochs if method.between_epochs else None,
     )
