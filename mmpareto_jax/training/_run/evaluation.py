@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,10 +12,8 @@ from flax import nnx
 from mmpareto_jax.data import Source, as_examples
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._run.placement import Placement
+from mmpareto_jax.training._run.state import TrainState
 from mmpareto_jax.training._tasks.base import Task
-
-if TYPE_CHECKING:
-    from mmpareto_jax.training._run.step import TrainState
 
 
 class Evaluation(NamedTuple):

@@ -12,7 +12,8 @@ from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.placement import ONE_DEVICE, Placement
-from mmpareto_jax.training._run.step import Program, TrainState
+from mmpareto_jax.training._run.state import TrainState
+from mmpareto_jax.training._run.step import Program
 from mmpareto_jax.training._run.tally import Cut, Tally
 from mmpareto_jax.training._tasks.base import Task
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmpareto_jax import ObjectiveGroups
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.checkpoint import Which
-from mmpareto_jax.training._run.step import TrainState
+from mmpareto_jax.training._run.state import TrainState
 from mmpareto_jax.training._tasks.criteria import Measure
 
 

@@ -28,27 +28,10 @@ from mmpareto_jax.training._run.gradients import (
 from mmpareto_jax.training._run.numbers import numbers
 from mmpareto_jax.training._run.optimizer import optimizer
 from mmpareto_jax.training._run.placement import ONE_DEVICE, Placement
+from mmpareto_jax.training._run.state import TrainState
 from mmpareto_jax.training._run.tally import Tally
 from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.precise import precise
-
-
-class TrainState(NamedTuple):
-    """Everything that a step changes; a tree of arrays.
-
-    Attributes:
-      step: scalar int32, the number of steps done.
-      params: the model's ``nnx.Param`` state.
-      rest: the rest of the model's state: BatchNorm statistics, random keys.
-      opt_state: the states of the combination and of the optimiser after it.
-      memory: what the method keeps beside it.
-    """
-
-    step: jax.Array
-    params: nnx.State[Any, Any]
-    rest: nnx.State[Any, Any]
-    opt_state: tuple[Any, optax.OptState]
-    memory: Any
 
 
 class Program(NamedTuple):

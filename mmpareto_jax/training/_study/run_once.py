@@ -16,7 +16,8 @@ import numpy as np
 from mmpareto_jax.data import column
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.fit import fit
-from mmpareto_jax.training._run.step import Program, TrainState, make_program
+from mmpareto_jax.training._run.state import TrainState
+from mmpareto_jax.training._run.step import Program, make_program
 from mmpareto_jax.training._study.probe import probe_accuracy
 from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.registry import make_task

@@ -15,7 +15,8 @@ from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.numbers import numbers
-from mmpareto_jax.training._run.step import Program, TrainState
+from mmpareto_jax.training._run.state import TrainState
+from mmpareto_jax.training._run.step import Program
 from mmpareto_jax.training._study.run_once import (
     Record,
     Trained,
