@@ -30,7 +30,8 @@ from mmpareto_jax.training._run.processes import (
 )
 from mmpareto_jax.training._run.result import Result
 from mmpareto_jax.training._run.signals import stop_signals
-from mmpareto_jax.training._run.step import TrainState, make_program
+from mmpareto_jax.training._run.state import TrainState
+from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._run.tally import (
     forget_cut,
     read_cut,
