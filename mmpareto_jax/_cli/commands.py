@@ -74,6 +74,8 @@ def config_of(
     given = load_config(path) if path is not None else {}
     given |= {k: v for k, v in arguments.items() if v is not None}
     config = Config(**values | given)
+    if config.is_sized:
+        config.check_sizes()
     options = [k for k in given if k not in ("task", "method")]
     refuse_unused(options, config.task, methods_of(config))
     return config

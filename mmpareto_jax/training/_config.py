@@ -76,7 +76,7 @@ class Config(
         that no run can have, named with what was expected; or two that do not go
         together: ``data`` that the task does not have or need, or which are those of
         another task; a ``method`` for another kind of task; a ``fusion`` that the
-        ``encoder`` does not allow; a ``batch_size`` above the training examples.
+        ``encoder`` does not allow; a ``batch_size`` above ``train_examples``.
       TypeError: an unknown name, or a second argument without one.
 
     Example:
@@ -120,13 +120,28 @@ class Config(
         check("smooth", self.smooth, self.smooth is None or same, expected)
         free = self.refresh == 1 or self.gradients == "parameters"
         check("refresh", self.refresh, free, "1 with gradients features")
-        if not self.is_sized:
-            return
+        if self.steps is not None:
+            self._check_probe(self.steps)
+        # Otherwise a user's task may take the place of a built-in one, and has its own.
+        says = self.train_examples is not None or self.data is not None
+        if says and self.is_sized:
+            self.check_sizes()
+
+    def _check_probe(self, steps: int) -> None:
+        seen = self.probe_every <= steps
+        check("probe_every", self.probe_every, seen, f"at most {steps} steps")
+
+    def check_sizes(self) -> None:
+        """Refuses what the training examples are too few for; every run does so.
+
+        Raises:
+          ValueError: a ``batch_size`` above their number, or a ``probe_every`` above
+            the number of steps.
+        """
         fits = self.batch_size <= self.num_train
         expected = f"at most the {self.num_train} training examples"
         check("batch_size", self.batch_size, fits, expected)
-        seen = self.probe_every <= self.num_steps
-        check("probe_every", self.probe_every, seen, f"at most {self.num_steps} steps")
+        self._check_probe(self.num_steps)
 
     @property
     def is_sized(self) -> bool:

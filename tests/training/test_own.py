@@ -558,3 +558,18 @@ def test_mistakes_of_encoders(encoder, match, tmp_path):
             Config(batch_size=16),
             tmp_path / "run",
         )
+
+
+def test_sizes_are_those_of_the_task_and_of_no_other(tmp_path):
+    """A batch larger than all of AV-digits, and a probe after its last step."""
+    size = 4_096
+    arrays = {"x": np.zeros((size, 3), np.float32), "left": np.zeros(size)}
+    data = dict.fromkeys(SPLITS, arrays | {"right": np.zeros(size)})
+    config = Config(batch_size=size, epochs=500, steps=1)
+    assert train(own(data=data), config, tmp_path / "large").finished
+    config = Config(batch_size=1, epochs=1, probe_every=2_000)
+    with pytest.raises(ValueError, match="probe_every: expected at most 120 steps"):
+        train(own(), config, tmp_path / "run")
+    with pytest.raises(ValueError, match="at most the 1000 training examples"):
+        train(Config(batch_size=size), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

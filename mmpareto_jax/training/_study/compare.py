@@ -186,6 +186,7 @@ def _settled(task: Task | None, comparison: Comparison) -> tuple[Task, Compariso
     config = comparison.config
     made = task or make_task(config)
     if task is None and not is_own(config.task):
+        config.check_sizes()
         return made, comparison
     comparison = dataclasses.replace(comparison, config=config_of(made, config))
     for method in comparison.methods:

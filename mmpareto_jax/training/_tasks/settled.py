@@ -32,6 +32,7 @@ def settled(task: Task, config: Config) -> tuple[Task, Config]:
         does not allow.
     """
     config = config_of(task, config)
+    config.check_sizes()
     refuse_unused(config.given(), config.task, (config.method,))
     check_method(task, config)
     return task.first(config.num_train), config
