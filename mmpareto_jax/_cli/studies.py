@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmpareto_jax._cli import progress as _progress
 from mmpareto_jax._cli.commands import config_of
 from mmpareto_jax._cli.nearest import check_names
+from mmpareto_jax._whole_files import write_whole
 from mmpareto_jax.training._choices import MULTI_TASK, MethodName, is_own
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def compare(arguments: dict[str, Any]) -> int:
     rows = training.summarize(comparison, records, measures)
     times = _step_times(comparison, workdir)
     table = training.markdown(rows, measures, times)
-    (workdir / "table.md").write_text(table + "\n")
-    (workdir / "runs.csv").write_text(training.csv_text(records))
+    write_whole(workdir / "table.md", table + "\n")
+    write_whole(workdir / "runs.csv", training.csv_text(records))
     figures = training.draw_comparison(rows, records, measures, workdir / "figures")
     print(f"On test, mean ± s.d. over {comparison.seeds} seeds; paired differences of")
     print(
@@ -121,7 +122,8 @@ def _step_times(comparison: Any, workdir: Any) -> dict[str, float]:
         _progress.announce("timing a step of each method")
         lr = comparison.lr_grid[0]
         configs = [comparison.run(method, lr, 0) for method in comparison.methods]
-        path.write_text(json.dumps(training.step_times(configs), indent=2) + "\n")
+        timed = training.step_times(configs)
+        write_whole(path, json.dumps(timed, indent=2) + "\n")
     times: dict[str, float] = json.loads(path.read_text())
     return times
 
@@ -145,7 +147,7 @@ def sweep(arguments: dict[str, Any]) -> int:
     if given["process_id"]:
         return _leave_to_the_first(given, workdir)
     table = training.sweep_markdown(rows)
-    (workdir / "table.md").write_text(table + "\n")
+    write_whole(workdir / "table.md", table + "\n")
     training.draw_sweep(rows, workdir / "map.png")
     print(f"Test accuracy in %, {given['seeds']} seeds; learning rates tuned for each")
     print("setting and method; paired differences with 95 % intervals; p-values after")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpareto_jax._whole_files import whole_file
 from mmpareto_jax.problems._problem import Front, Problem
 from mmpareto_jax.problems._trajectory import Trajectory
 
@@ -107,7 +108,8 @@ def draw_trajectories(
     )
     figure.suptitle(problem.name)
     path = Path(path)
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as file:
+        figure.savefig(file, format=path.suffix[1:] or None, dpi=110)
     return path
 
 

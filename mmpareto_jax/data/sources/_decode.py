@@ -6,13 +6,13 @@ import concurrent.futures
 import contextlib
 import functools
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 
+from mmpareto_jax._whole_files import whole_file
 from mmpareto_jax.data.sources._files import read_json, write_json
 from mmpareto_jax.data.sources._plan import Arrays, Example, Problem, UnusableError
 
@@ -111,11 +111,10 @@ def _decode_chunk(
             reason = str(error) if expected else f"{type(error).__name__}: {error}"
             file = example.files[0] if example.files else ""
             problems.append(Problem(example.id, file, reason))
-    temporary = path.with_suffix(".tmp.npz")
     stacked = {
         name: np.stack([x[name] for x in arrays]) for name in (arrays or [{}])[0]
     }
-    np.savez(temporary, allow_pickle=False, **stacked)
-    os.replace(temporary, path.with_suffix(".npz"))
+    with whole_file(path.with_suffix(".npz")) as opened:
+        np.savez(opened, allow_pickle=False, **stacked)
     write_json(report_of(path), {"good": good, "problems": problems})
     return problems

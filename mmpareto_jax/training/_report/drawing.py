@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+from mmpareto_jax._whole_files import whole_file
 from mmpareto_jax.training._described.names import shortened
 
 # Okabe & Ito's colours, which stay apart for colour-blind readers.
@@ -73,7 +74,11 @@ def save(figure: Figure, file: Path | TextIO, **options: Any) -> None:
         texts += [axis.title, axis.xaxis.label, axis.yaxis.label]
     for text in texts:
         text.set_parse_math(False)
-    figure.savefig(file, **options)
+    if isinstance(file, Path):
+        with whole_file(file) as opened:
+            figure.savefig(opened, format=file.suffix[1:] or None, **options)
+    else:
+        figure.savefig(file, **options)
 
 
 def plain_log(axis: Axis) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mmpareto_jax._whole_files import write_whole
 from mmpareto_jax.training._report import html
 from mmpareto_jax.training._report.comparison_figures import comparison_figures
 from mmpareto_jax.training._report.overview import overview
@@ -83,7 +84,7 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        write_whole(out, text)
     except OSError as error:
         raise ValueError(f"report: cannot write {out}: {error.strerror}") from None
     return out

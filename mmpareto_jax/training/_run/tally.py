@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpareto_jax._whole_files import whole_file
+
 # Rows of a tally.
 _SUM, _COUNT, _LOW, _HIGH = range(4)
 _CUT = "unfinished_record.npz"
@@ -107,7 +109,8 @@ class Cut(NamedTuple):
 
 def write_cut(workdir: Path, cut: Cut) -> None:
     """Leaves it for the run that goes on."""
-    np.savez(workdir / _CUT, **cut._asdict())
+    with whole_file(workdir / _CUT) as file:
+        np.savez(file, allow_pickle=False, **cut._asdict())
 
 
 def read_cut(workdir: Path, step: int) -> Cut | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpareto_jax._version import __version__
+from mmpareto_jax._whole_files import write_whole
 from mmpareto_jax.training._config import Config, renamed
 
 if TYPE_CHECKING:  # a resumed run's mistakes need not wait for flax
@@ -83,7 +84,7 @@ def claim(
             **devices,
             "started": now(),
         }
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
 def unclaim(workdir: Path) -> None:
@@ -165,7 +166,7 @@ def write_result(result: Result) -> None:
         "conflicts": conflicts,
     }
     path = result.workdir / "result.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
 def read_record(path: Path) -> dict[str, Any]:

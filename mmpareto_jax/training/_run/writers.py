@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 import mmpareto_jax as mmp
+from mmpareto_jax._whole_files import write_whole
 from mmpareto_jax.training._described.names import tag
 from mmpareto_jax.training._run.callbacks import Callback, Start
 from mmpareto_jax.training._run.metrics import line, plain, read_metrics
@@ -64,7 +65,7 @@ class JsonLines(_Writer):
         if kept and _is_cut(run) and kept[-1]["split"] == "train":
             kept.pop()
         path = run.workdir / "metrics.jsonl"
-        path.write_text("".join(map(line, kept)))
+        write_whole(path, "".join(map(line, kept)))
         self._file = path.open("a")
 
     def _record(self, step: int, split: str, values: Mapping[str, Any]) -> None:
@@ -165,7 +166,7 @@ class WeightsAndBiases(_Writer):
             own |= {"id": kept.read_text(), "resume": "allow"}
         own["config"] = run.config.to_dict()
         self._run = self._wandb.init(**{**own, **self._options})
-        kept.write_text(self._run.id)
+        write_whole(kept, self._run.id)
 
     def _record(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         found = {f"{split}/{k}": x for k, x in values.items() if x is not None}

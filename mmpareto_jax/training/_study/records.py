@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpareto_jax._whole_files import write_whole
 from mmpareto_jax.training._config import Config, renamed
 from mmpareto_jax.training._run.workdir import now, read_record, versions
 from mmpareto_jax.training._study.comparison import Comparison
@@ -70,9 +71,7 @@ def describe(
 
 def _write(path: Path, values: dict[str, Any]) -> None:
     """At once, so that no other process reads half of it."""
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_text(json.dumps(values, indent=2) + "\n")
-    half.replace(path)
+    write_whole(path, json.dumps(values, indent=2) + "\n")
 
 
 class Records:
