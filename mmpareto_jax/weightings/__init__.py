@@ -27,6 +27,7 @@ from mmpareto_jax.weightings._mgda import mgda as mgda
 from mmpareto_jax.weightings._mmpareto import mmpareto as mmpareto
 from mmpareto_jax.weightings._modo import modo as modo
 from mmpareto_jax.weightings._nash_mtl import nash_mtl as nash_mtl
+from mmpareto_jax.weightings._normalized_sum import normalized_sum as normalized_sum
 from mmpareto_jax.weightings._pcgrad import pcgrad as pcgrad
 from mmpareto_jax.weightings._random import random as random
 from mmpareto_jax.weightings._rlw import rlw as rlw

@@ -73,43 +73,58 @@ def mmpareto(
     )
 
 
-def check_limit(max_magnitude: float | None) -> None:
-    """Raises ValueError for a known limit of λ that is below 1."""
+def check_limit(max_magnitude: float | None, name: str = "mmpareto") -> None:
+    """Raises ValueError for a known limit of the magnitude that is below 1."""
     if max_magnitude is not None:
-        check_at_least("mmpareto", "max_magnitude", max_magnitude, 1)
+        check_at_least(name, "max_magnitude", max_magnitude, 1)
 
 
-class MMParetoState(NamedTuple):
-    """State of the rule.
+class ScaledState(NamedTuple):
+    """State of a rule with a γ.
 
     Attributes:
       step: scalar int32, the argument of a schedule; ``()`` where γ is a number.
-      report: of the min-norm solver.
+      report: of the min-norm solver; ``()`` where nothing is solved.
     """
 
     step: Any
-    report: SolverReport
+    report: SolverReport | tuple[()]
 
 
-Rule: TypeAlias = "Callable[[jax.Array, jax.Array], tuple[jax.Array, SolverReport]]"
+Rule: TypeAlias = (
+    "Callable[[jax.Array, jax.Array], tuple[jax.Array, SolverReport | tuple[()]]]"
+)
 
 
-def scaled(gamma: ScalarOrSchedule, rule: Rule) -> Weighting:
-    """γ times the weights of `rule`; counts steps only if γ is a schedule."""
+def scaled(
+    gamma: ScalarOrSchedule,
+    rule: Rule,
+    *,
+    name: str = "mmpareto",
+    report: SolverReport | tuple[()] | None = None,
+) -> Weighting:
+    """γ times the weights of `rule`; counts steps only if γ is a schedule.
+
+    Args:
+      gamma: γ.
+      rule: (Gramian, rows) -> weights, and a report of its solver.
+      name: of the rule, for what is raised.
+      report: before the first step; by default that of a solver.
+    """
     if not callable(gamma):
-        check_at_least("mmpareto", "gamma", gamma, 0)
+        check_at_least(name, "gamma", gamma, 0)
 
-    def init(_: int) -> MMParetoState:
+    def init(_: int) -> ScaledState:
         step = jnp.zeros((), jnp.int32) if callable(gamma) else ()
-        return MMParetoState(step, SolverReport.zeros())
+        return ScaledState(step, SolverReport.zeros() if report is None else report)
 
     def weights(
-        gramian: jax.Array, state: MMParetoState, rows: jax.Array | None = None
-    ) -> tuple[jax.Array, MMParetoState]:
-        found, report = rule(gramian, rows_or_ones(rows, gramian))
+        gramian: jax.Array, state: ScaledState, rows: jax.Array | None = None
+    ) -> tuple[jax.Array, ScaledState]:
+        found, seen = rule(gramian, rows_or_ones(rows, gramian))
         now = gamma(state.step) if callable(gamma) else gamma
         step = state.step + 1 if callable(gamma) else ()
-        return jnp.asarray(now, found.dtype) * found, MMParetoState(step, report)
+        return jnp.asarray(now, found.dtype) * found, ScaledState(step, seen)
 
     return Weighting(init, weights, ("rows",))
 
@@ -126,10 +141,38 @@ def paper(
     Gramian and weights are those of the gradients divided by `rows`.
     """
     found = pareto(gramian, rows, strict=True, always=always)
-    num = jnp.sum(found.alive, dtype=gramian.dtype)
+    weights = restored(
+        found.parts, found.alive, found.shortest, gramian, rows, limit=limit
+    )
+    return visible(jnp.where(found.conflict, weights, rows), gramian), found.report
+
+
+def restored(
+    parts: jax.Array,
+    alive: jax.Array,
+    shortest: jax.Array,
+    gramian: jax.Array,
+    rows: jax.Array,
+    *,
+    limit: float | jax.Array | None,
+) -> jax.Array:
+    """Weights along a direction, at the length of the sum of the gradients.
+
+    Args:
+      parts: [K], the direction, as weights of the divided gradients; any length.
+      alive: [K] bool, the objectives that have a gradient.
+      shortest: scalar: ``shortest * parts / rows`` sum to 1.
+      gramian: [K, K], of gradients divided by `rows`.
+      rows: [K], powers of two.
+      limit: of the mean of the weights of the gradients themselves; None: none.
+
+    Returns:
+      [K], weights of the divided gradients. Zero where the direction is rounding error.
+    """
+    num = jnp.sum(alive, dtype=gramian.dtype)
     # Next to a Pareto stationary point the direction is all rounding error, which λ
     # would amplify: below the noise floor it is zero.
-    parts = zero_where_stationary(found.parts, gramian)
+    parts = zero_where_stationary(parts, gramian)
     square = parts @ gramian @ parts
     length = jnp.sqrt(jnp.where(square > 0, square, 1.0))
     # Roots, and the two scales, apart: λ itself may be too large for the dtype.
@@ -139,14 +182,13 @@ def paper(
     weights = longest * ratio * parts
     if limit is not None:
         most = jnp.asarray(limit, gramian.dtype) * num
-        over = longest / found.shortest * ratio > most
-        weights = jnp.where(over, most * found.shortest * parts, weights)
+        over = longest / shortest * ratio > most
+        weights = jnp.where(over, most * shortest * parts, weights)
     weights = jnp.where(square > 0, weights, 0.0)
     # A zero gradient has the others' mean weight; its products must not be inf · 0.
-    mean = jnp.sum(weights * (found.shortest / rows)) / jnp.maximum(num, 1.0)
-    others = jnp.where(num > 0, mean * (rows / found.shortest), rows)
-    weights = jnp.where(found.alive, weights, others)
-    return visible(jnp.where(found.conflict, weights, rows), gramian), found.report
+    mean = jnp.sum(weights * (shortest / rows)) / jnp.maximum(num, 1.0)
+    others = jnp.where(num > 0, mean * (rows / shortest), rows)
+    return jnp.where(alive, weights, others)
 
 
 class Pareto(NamedTuple):

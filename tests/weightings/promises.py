@@ -33,6 +33,7 @@ METHODS = {
     ),
     "mgda": Method(W.mgda(), "MGDA, 2012; NeurIPS 2018", descends=True),
     "mmpareto": Method(W.mmpareto(), "MMPareto, ICML 2024", descends=True),
+    "normalized_sum": Method(W.normalized_sum(), "equal lengths"),
     "pcgrad": Method(
         W.pcgrad(), "PCGrad, NeurIPS 2020", linear=True, symmetric=False, note="random"
     ),
