@@ -178,7 +178,7 @@ def transformation(
       diagnostics: see :func:`aggregate`.
     """
     groups = as_groups(objectives, "aggregate")
-    kind = kind_of(weighting, of_leaf)
+    kind = kind_of(weighting, of_leaf, groups)
     read, weighs = diagnostics or kind.reads_gramians, isinstance(kind, Weighs)
     axis_names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
 

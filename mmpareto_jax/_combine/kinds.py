@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._combine.extras import Extras
+from mmpareto_jax._gradients.groups import ObjectiveGroups
 from mmpareto_jax._gramians.gramian import Gramians, combine
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
-from mmpareto_jax.weightings._weighting import kept
+from mmpareto_jax.weightings._weighting import Rule, for_names, kept
 
 State: TypeAlias = Any
 OfLeaf: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -109,14 +110,25 @@ class Weighs(Kind, Protocol):
 
 
 def kind_of(
-    rule: Weighting | LossWeighting | Aggregator, of_leaf: OfLeaf | None
+    rule: Weighting | LossWeighting | Aggregator,
+    of_leaf: OfLeaf | None,
+    groups: ObjectiveGroups,
 ) -> Kind:
     """The rule with the interface of its kind; `of_leaf` as in ``transformation``."""
     if isinstance(rule, LossWeighting):
-        return _OfLosses(rule)
+        return _OfLosses(for_names(rule, groups.objectives, groups.objectives))
     if isinstance(rule, Aggregator):
-        return _OfLeaves(rule)
-    return _OfGramian(rule, of_leaf)
+        return _OfLeaves(_of_groups(rule, groups))
+    return _OfGramian(_of_groups(rule, groups), of_leaf)
+
+
+def _of_groups(rule: Rule, groups: ObjectiveGroups) -> dict[str, Rule]:
+    """Group of several objectives -> the rule for it."""
+    return {
+        group: for_names(rule, names, groups.objectives)
+        for group, names in groups.groups.items()
+        if len(names) > 1
+    }
 
 
 class _PerGroup:
@@ -145,25 +157,27 @@ def _own(state: State, group: str) -> State:
 class _OfGramian(_PerGroup, Weighs):
     """Weights from the Gramian."""
 
-    def __init__(self, rule: Weighting, of_leaf: OfLeaf | None):
-        self.rule, self.of_leaf = rule, of_leaf
-        self.reads_gramians = rule.reads_gramian or of_leaf is not None
+    def __init__(self, rules: Mapping[str, Weighting], of_leaf: OfLeaf | None):
+        self.rules, self.of_leaf = rules, of_leaf
+        read = any(rule.reads_gramian for rule in rules.values())
+        self.reads_gramians = read or of_leaf is not None
 
     def init(
         self, num: int, sizes: Mapping[str, Sequence[jax.ShapeDtypeStruct]]
     ) -> State:
         del num
-        return {name: self.rule.init(x[0].shape[0]) for name, x in sizes.items()}
+        return {k: self.rules[k].init(x[0].shape[0]) for k, x in sizes.items()}
 
     def weigh(
         self, group: Group, extras: Extras, shared: State, state: State
     ) -> tuple[Weights, State]:
         del shared
         g, name = group.gramians, group.name
-        more = extras.of_group(self.rule, *group)
+        rule = self.rules[name]
+        more = extras.of_group(rule, *group)
         of_rows = "rows" in more
         given = g.total if of_rows else g.common(g.total)
-        weights, after = self.rule.weights(given, _own(state, name), **more)
+        weights, after = rule.weights(given, _own(state, name), **more)
         weights = weights if of_rows else weights * g.rows
         each = None
         if self.of_leaf is not None:
@@ -181,22 +195,23 @@ class _OfLeaves(_PerGroup):
 
     reads_gramians = True  # whether they are finite
 
-    def __init__(self, rule: Aggregator):
-        self.rule = rule
+    def __init__(self, rules: Mapping[str, Aggregator]):
+        self.rules = rules
 
     def init(
         self, num: int, sizes: Mapping[str, Sequence[jax.ShapeDtypeStruct]]
     ) -> State:
         del num
-        return {name: self.rule.init(x) for name, x in sizes.items()}
+        return {k: self.rules[k].init(x) for k, x in sizes.items()}
 
     def apply(
         self, group: Group, extras: Extras, shared: State, state: State
     ) -> tuple[Applied, State]:
         del shared
-        name, more = group.name, extras.of_group(self.rule, *group)
+        name, rule = group.name, self.rules[group.name]
+        more = extras.of_group(rule, *group)
         leaves = list(group.leaves.values())
-        combined, after = self.rule.combine(leaves, _own(state, name), **more)
+        combined, after = rule.combine(leaves, _own(state, name), **more)
         after = kept(_finite(group.gramians, more), after, state[name])
         return Applied(combined, None), {**state, name: after}
 

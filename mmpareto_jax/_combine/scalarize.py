@@ -12,7 +12,7 @@ from jax import lax
 from mmpareto_jax._gradients.groups import PyTree, named_leaves
 from mmpareto_jax._gradients.losses import by_name, named_scalars, split_aux, stacked
 from mmpareto_jax.weightings import LossWeighting
-from mmpareto_jax.weightings._weighting import kept
+from mmpareto_jax.weightings._weighting import for_names, kept
 
 
 def scalarize(
@@ -76,6 +76,7 @@ def scalarize(
         losses, aux = split_aux(out) if has_aux else (out, None)
         names, scalars = named_scalars(losses)
         _check_state(weighting, state, names)
+        rule = for_names(weighting, names, names)
         values = stacked(scalars)
         given = {
             k: None
@@ -84,7 +85,7 @@ def scalarize(
             for k, x in extras.items()
         }
         seen = lax.stop_gradient(values)
-        weights, after = weighting.weights(seen, state, **lax.stop_gradient(given))
+        weights, after = rule.weights(seen, state, **lax.stop_gradient(given))
         state = kept(jnp.all(jnp.isfinite(seen)), after, state)
         weights = jnp.asarray(weights, values.dtype)
         total = jnp.sum(lax.stop_gradient(weights) * values)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.linalg import eigen
-from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
 from mmpareto_jax.weightings._weighting import (
     Weighting,
     stateless,
@@ -20,7 +21,7 @@ _SCALES = ("min", "median", "rmse")
 
 
 def aligned_mtl(
-    preference: Sequence[float] | jax.Array | None = None,
+    preference: PerObjective | None = None,
     *,
     scale: Literal["min", "median", "rmse"] = "min",
 ) -> Weighting:
@@ -34,7 +35,7 @@ def aligned_mtl(
     over the non-zero eigenvalues.
 
     Args:
-      preference: p [K]; by default 1/K each.
+      preference: p [K], or by name; by default 1/K each.
       scale: σ, the common length: "min", the smallest singular value (the paper's
         guarantee); "median", of an even number the lower one of the middle two;
         "rmse", the root mean square.
@@ -60,6 +61,12 @@ def aligned_mtl(
     """
     if scale not in _SCALES:
         raise ValueError(f"aligned_mtl: scale must be one of {_SCALES}, got {scale!r}.")
+    if isinstance(preference, Mapping):
+        return by_name(
+            functools.partial(aligned_mtl, scale=scale),
+            "aligned_mtl",
+            preference=preference,
+        )
 
     def weights(gramian: jax.Array) -> jax.Array:
         default = 1.0 / len(gramian)

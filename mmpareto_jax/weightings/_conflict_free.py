@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ import numpy as np
 
 from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax._gramians.linalg import psd_solve
-from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
 from mmpareto_jax.weightings._weighting import Weighting, of_rows
 
 
-def config(preference: Sequence[float] | jax.Array | None = None) -> Weighting:
+def config(preference: PerObjective | None = None) -> Weighting:
     r"""Conflict-free inverse gradients.
 
     The direction has the same cosine with every gradient (or cosines in the ratio of
@@ -26,7 +26,7 @@ def config(preference: Sequence[float] | jax.Array | None = None) -> Weighting:
     with the unit gradients as rows of U. A zero gradient has no say.
 
     Args:
-      preference: p [K]; by default 1 each.
+      preference: p [K], or by name; by default 1 each.
 
     Returns:
       The weighting. Weights may be negative.
@@ -45,6 +45,8 @@ def config(preference: Sequence[float] | jax.Array | None = None) -> Weighting:
       Liu et al., ConFIG: Towards Conflict-free Training of Physics Informed Neural
       Networks, ICLR 2025, https://arxiv.org/abs/2408.11104, equation 2.
     """
+    if isinstance(preference, Mapping):
+        return by_name(config, "config", preference=preference)
 
     def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
         p = preference_of("config", preference, gramian, default=1.0)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax.weightings._preference import PerObjective, by_name
 from mmpareto_jax.weightings._weighting import Weighting
 
 
-def constant(weights: Sequence[float] | jax.Array) -> Weighting:
+def constant(weights: PerObjective, *, others: float | None = None) -> Weighting:
     r"""Fixed weights, :math:`\sum_k c_k g_k`.
 
     Args:
-      weights: c [K], in the order of a group's objectives. Every group of several
-        objectives must have this K.
+      weights: c by the objectives' names; or [K], in the order of a group's objectives,
+        and then every group of several objectives must have this K.
+      others: c of those that `weights`, by name, does not name; None: it names all.
 
     Returns:
       The weighting.
 
     Raises:
-      ValueError: `weights` is not a vector; in ``init``, a group has another K.
+      ValueError: `weights` is not a vector, or empty, or `others` is given with one; in
+        ``init``, a group has another K; in ``aggregate``, `weights` names an objective
+        that does not exist, or lacks one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -29,7 +33,21 @@ def constant(weights: Sequence[float] | jax.Array) -> Weighting:
       >>> weights, _ = mmp.weightings.constant([1.0, 0.5]).weights(jnp.eye(2), ())
       >>> print(weights)
       [1.  0.5]
+
+      Only the joint loss is to train what it shares with others:
+
+      >>> tx = mmp.aggregate(mmp.weightings.constant({"joint": 1.0}, others=0.0),
+      ...     mmp.ObjectiveGroups.from_prefixes({"encoder": ("audio", "joint")}))
+      >>> grads = {"encoder": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+      >>> print(tx.update(grads, tx.init({"encoder": jnp.zeros(2)}))[0]["encoder"])
+      [3. 4.]
     """
+    if isinstance(weights, Mapping):
+        if not weights:
+            raise ValueError("constant: weights must name an objective, got none.")
+        return by_name(constant, "constant", others=others, weights=weights)
+    if others is not None:
+        raise ValueError("constant: others needs weights by name, got a vector.")
     vector = jnp.asarray(weights)
     if vector.ndim != 1:
         raise ValueError(f"constant: weights must be [K], got shape {vector.shape}.")

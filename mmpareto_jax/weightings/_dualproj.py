@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.min_norm import SolverReport
 from mmpareto_jax.weightings._dual_cone import of_projections, project
-from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
 from mmpareto_jax.weightings._weighting import Weighting, check_at_least
 
 
 def dualproj(
-    preference: Sequence[float] | jax.Array | None = None, *, reg_eps: float = 0.0
+    preference: PerObjective | None = None, *, reg_eps: float = 0.0
 ) -> Weighting:
     r"""Projection of the mean gradient on the dual cone.
 
@@ -22,7 +23,7 @@ def dualproj(
         \sum_k p_k g_k \Big\|
 
     Args:
-      preference: p [K]; by default 1/K each.
+      preference: p [K], or by name; by default 1/K each.
       reg_eps: added to the Gramian's diagonal, relative to its trace. TorchJD adds
         1e-4, which lets a little conflict pass.
 
@@ -46,6 +47,12 @@ def dualproj(
       2017, https://arxiv.org/abs/1706.08840, equation 11.
     """
     check_at_least("dualproj", "reg_eps", reg_eps, 0)
+    if isinstance(preference, Mapping):
+        return by_name(
+            functools.partial(dualproj, reg_eps=reg_eps),
+            "dualproj",
+            preference=preference,
+        )
 
     def weights(gramian: jax.Array, rows: jax.Array) -> tuple[jax.Array, SolverReport]:
         default = 1.0 / len(gramian)

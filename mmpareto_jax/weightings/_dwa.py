@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from mmpareto_jax.weightings._rates import by_rates
 from mmpareto_jax.weightings._weighting import (
     LossWeighting,
     check,
     is_known,
-    softmax,
 )
 
 
@@ -75,11 +74,7 @@ def dwa(temperature: float = 2.0, *, steps_per_epoch: int = 1) -> LossWeighting:
     def weights(losses: jax.Array, state: DWAState) -> tuple[jax.Array, DWAState]:
         last, before = state.means.astype(losses.dtype)
         known = state.step >= 2 * steps_per_epoch
-        known = known & (before != 0)
-        rates = jnp.where(known, last / jnp.where(known, before, 1.0), 1.0)
-        # A tiny mean has an infinite rate, of which the softmax would make a NaN.
-        scores = jnp.minimum(rates / temperature, np.finfo(losses.dtype).max)
-        found = len(losses) * softmax(scores)
+        found = by_rates(last, before, known, temperature)
         sums, step = state.sums + losses.astype(state.sums.dtype), state.step + 1
         ends = step % steps_per_epoch == 0
         newest = jnp.stack([sums / steps_per_epoch, state.means[0]])

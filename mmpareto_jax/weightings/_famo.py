@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
 from mmpareto_jax.weightings._weighting import (
     Learned,
     LossWeighting,
@@ -34,7 +35,7 @@ class FAMOState(NamedTuple):
 def famo(
     optimizer: optax.GradientTransformation | None = None,
     *,
-    minimum: Sequence[float] | jax.Array | None = None,
+    minimum: PerObjective | None = None,
 ) -> LossWeighting:
     r"""Fast adaptive multitask optimisation.
 
@@ -56,7 +57,7 @@ def famo(
     Args:
       optimizer: for ξ; by default Adam with learning rate 0.025 and decay 1e-3 in its
         gradient, as in the official code's quantum chemistry (its default is 1e-2).
-      minimum: b [K], at or below every loss; by default 0.
+      minimum: b [K], or by name, at or below every loss; by default 0.
 
     Returns:
       The weighting: :math:`c z_k / (L_k - b_k)`, which sums to 1.
@@ -78,6 +79,8 @@ def famo(
     """
     if optimizer is None:
         optimizer = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))
+    if isinstance(minimum, Mapping):
+        return by_name(functools.partial(famo, optimizer), "famo", minimum=minimum)
 
     def init(num: int) -> FAMOState:
         return FAMOState(jnp.zeros((num,)), learned(optimizer, jnp.zeros((num,))))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax._gradients.dtypes import wide
+from mmpareto_jax.weightings._preference import PerObjective, by_name
 from mmpareto_jax.weightings._weighting import (
     Aggregator,
     RandomState,
@@ -17,9 +19,7 @@ from mmpareto_jax.weightings._weighting import (
 )
 
 
-def graddrop(
-    leak: Sequence[float] | jax.Array | None = None, *, seed: int = 0
-) -> Aggregator:
+def graddrop(leak: PerObjective | None = None, *, seed: int = 0) -> Aggregator:
     r"""Gradient sign dropout.
 
     Where the gradients disagree about the sign of a coordinate, one sign is drawn and
@@ -32,7 +32,8 @@ def graddrop(
     coordinate by coordinate, with U uniform in [0, 1).
 
     Args:
-      leak: ℓ [K] in [0, 1], what passes of a gradient regardless; by default 0.
+      leak: ℓ [K], or by name, in [0, 1]: what passes of a gradient regardless; by
+        default 0.
       seed: of U; the key is part of the state.
 
     Returns:
@@ -54,6 +55,8 @@ def graddrop(
       Chen et al., Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign
       Dropout, NeurIPS 2020, https://arxiv.org/abs/2010.06808, algorithm 1.
     """
+    if isinstance(leak, Mapping):
+        return by_name(functools.partial(graddrop, seed=seed), "graddrop", leak=leak)
 
     def init(leaves: Sequence[jax.ShapeDtypeStruct]) -> RandomState:
         num = leaves[0].shape[0]

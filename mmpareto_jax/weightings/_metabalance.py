@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.gramian import norms_of
+from mmpareto_jax.weightings._preference import by_position
 from mmpareto_jax.weightings._weighting import (
     Weighting,
     check,
@@ -33,7 +35,7 @@ def metabalance(
     *,
     beta: float = 0.9,
     strategy: Literal["reduce", "enlarge", "both"] = "both",
-    target: int = 0,
+    target: int | str = 0,
 ) -> Weighting:
     r"""Balancing auxiliary objectives against a target objective.
 
@@ -50,7 +52,7 @@ def metabalance(
       beta: β in [0, 1).
       strategy: which auxiliary gradients are changed: those longer than the target's
         ("reduce", the paper's strategy A), shorter ("enlarge", B), or "both" (C).
-      target: index of the target in a group's objectives; the joint loss, if first.
+      target: the target's name, or its index in a group's objectives.
 
     Returns:
       The weighting. The target's weight is 1.
@@ -79,7 +81,11 @@ def metabalance(
         raise ValueError(
             f"metabalance: strategy must be one of {_STRATEGIES}, got {strategy!r}."
         )
+    make = functools.partial(_metabalance, relax, beta, strategy)
+    return by_position(make, "metabalance", "target", target)
 
+
+def _metabalance(relax: float, beta: float, strategy: str, target: int) -> Weighting:
     def init(num: int) -> MetaBalanceState:
         check("metabalance", "target", target, 0 <= target < num, f"in [0, {num})")
         return MetaBalanceState(jnp.zeros((num,)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jax import lax
 
 from mmpareto_jax._gradients.manual import vary_like
 from mmpareto_jax._gramians.gramian import norms_of
-from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
 from mmpareto_jax.weightings._simplex import on_simplex
 from mmpareto_jax.weightings._weighting import (
     Weighting,
@@ -37,7 +38,7 @@ def sdmgrad(
     learning_rate: float = 5.0,
     momentum: float = 0.5,
     num_steps: int = 20,
-    preference: Sequence[float] | jax.Array | None = None,
+    preference: PerObjective | None = None,
 ) -> Weighting:
     r"""Stochastic direction-oriented multi-objective gradient descent.
 
@@ -55,7 +56,7 @@ def sdmgrad(
       learning_rate: of the inner steps.
       momentum: of the inner steps, in [0, 1).
       num_steps: inner steps for each update.
-      preference: p [K]; by default 1/K each.
+      preference: p [K], or by name; by default 1/K each.
 
     Returns:
       The weighting. Its weights sum to 1 (if p does).
@@ -81,6 +82,18 @@ def sdmgrad(
     check("sdmgrad", "num_steps", num_steps, num_steps >= 1, ">= 1")
     if is_known(momentum):
         check("sdmgrad", "momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+    if isinstance(preference, Mapping):
+        return by_name(
+            functools.partial(
+                sdmgrad,
+                lam,
+                learning_rate=learning_rate,
+                momentum=momentum,
+                num_steps=num_steps,
+            ),
+            "sdmgrad",
+            preference=preference,
+        )
 
     def weights(
         gramian: jax.Array, state: SDMGradState, cross: jax.Array | None = None

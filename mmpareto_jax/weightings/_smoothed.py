@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from mmpareto_jax.weightings._mmpareto import ScalarOrSchedule
 from mmpareto_jax.weightings._weighting import (
+    Names,
     Weighting,
     check,
+    for_names,
     is_known,
     rows_or_ones,
 )
@@ -96,7 +98,16 @@ def smoothed(weighting: Weighting, decay: ScalarOrSchedule = 0.9) -> Weighting:
         mean = share * before + (1 - share) * found
         return mean, SmoothedState(rule, mean, rows, state.step + 1)
 
-    return Weighting(init, weights, weighting.extras, weighting.reads_gramian)
+    def named(names: Names, objectives: Names) -> Weighting:
+        return smoothed(for_names(weighting, names, objectives), decay)
+
+    return Weighting(
+        init,
+        weights,
+        weighting.extras,
+        weighting.reads_gramian,
+        named if weighting.named else None,
+    )
 
 
 def _in_other_rows(weights: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:

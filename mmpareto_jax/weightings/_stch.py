@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping
 
 import jax
 
-from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
 from mmpareto_jax.weightings._weighting import (
     LossWeighting,
     check,
@@ -18,8 +19,8 @@ from mmpareto_jax.weightings._weighting import (
 def stch(
     mu: float = 1.0,
     *,
-    preference: Sequence[float] | jax.Array | None = None,
-    ideal: Sequence[float] | jax.Array | None = None,
+    preference: PerObjective | None = None,
+    ideal: PerObjective | None = None,
 ) -> LossWeighting:
     r"""The smooth maximum of the preferred losses.
 
@@ -27,8 +28,8 @@ def stch(
 
     Args:
       mu: μ > 0; the smaller, the closer to the maximum.
-      preference: p [K]; by default 1/K each.
-      ideal: z [K], the best value of each loss; by default 0.
+      preference: p [K], or by name; by default 1/K each.
+      ideal: z [K], or by name, the best value of each loss; by default 0.
 
     Returns:
       The weighting: :math:`p \odot \mathrm{softmax}(p \odot (L - z) / \mu)`.
@@ -50,6 +51,10 @@ def stch(
     """
     if is_known(mu):
         check("stch", "mu", mu, 0 < mu < float("inf"), "positive and finite")
+    if isinstance(preference, Mapping) or isinstance(ideal, Mapping):
+        return by_name(
+            functools.partial(stch, mu), "stch", preference=preference, ideal=ideal
+        )
 
     def weights(losses: jax.Array, state: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         p = preference_of("stch", preference, losses, default=1.0 / len(losses))

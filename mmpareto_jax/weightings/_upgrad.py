@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.min_norm import SolverReport
 from mmpareto_jax.weightings._dual_cone import of_projections, project
-from mmpareto_jax.weightings._preference import preference_of
+from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
 from mmpareto_jax.weightings._weighting import Weighting, check_at_least
 
 # Above it the systems of all projections, K³ numbers, are solved one after the other.
@@ -17,7 +18,7 @@ _AT_ONCE = 64
 
 
 def upgrad(
-    preference: Sequence[float] | jax.Array | None = None, *, reg_eps: float = 0.0
+    preference: PerObjective | None = None, *, reg_eps: float = 0.0
 ) -> Weighting:
     r"""Unconflicting projection of gradients.
 
@@ -31,7 +32,7 @@ def upgrad(
     \ge e_k`; this is solved by block pivoting, up to rounding.
 
     Args:
-      preference: p [K]; by default 1/K each.
+      preference: p [K], or by name; by default 1/K each.
       reg_eps: added to the Gramian's diagonal, relative to its trace. TorchJD adds
         1e-4, which lets a little conflict pass.
 
@@ -55,6 +56,10 @@ def upgrad(
       https://arxiv.org/abs/2406.16232, equations 3 and 5.
     """
     check_at_least("upgrad", "reg_eps", reg_eps, 0)
+    if isinstance(preference, Mapping):
+        return by_name(
+            functools.partial(upgrad, reg_eps=reg_eps), "upgrad", preference=preference
+        )
 
     def weights(gramian: jax.Array, rows: jax.Array) -> tuple[jax.Array, SolverReport]:
         p = preference_of("upgrad", preference, gramian, default=1.0 / len(gramian))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 State: TypeAlias = Any
+Names: TypeAlias = tuple[str, ...]
 
 
 class Weighting(NamedTuple):
@@ -41,6 +42,8 @@ class Weighting(NamedTuple):
       reads_gramian: whether the weights depend on what is in the Gramian. Where they
         depend on its shape and dtype alone, none is computed if nobody else reads it
         (``mmp.aggregate(..., diagnostics=False)``).
+      named: None; or ``named(names, objectives) -> Weighting``, the rule for a group of
+        objectives with these names, among all: where what it was given is by name.
 
     Example:
       >>> import jax.numpy as jnp
@@ -59,6 +62,7 @@ class Weighting(NamedTuple):
     weights: Callable[..., tuple[jax.Array, State]]
     extras: tuple[str, ...] = ()
     reads_gramian: bool = True
+    named: Callable[[Names, Names], Weighting] | None = None
 
 
 class LossWeighting(NamedTuple):
@@ -81,6 +85,7 @@ class LossWeighting(NamedTuple):
         weights held constant.
       extras: names of further arguments of ``tx.update`` that ``weights`` takes as
         keyword arguments, [K] each, or None where they are not given.
+      named: as of :class:`Weighting`; its objectives are all.
 
     Example:
       >>> import jax.numpy as jnp
@@ -98,6 +103,7 @@ class LossWeighting(NamedTuple):
     init: Callable[[int], State]
     weights: Callable[..., tuple[jax.Array, State]]
     extras: tuple[str, ...] = ()
+    named: Callable[[Names, Names], LossWeighting] | None = None
 
 
 class Aggregator(NamedTuple):
@@ -109,6 +115,7 @@ class Aggregator(NamedTuple):
       combine: ``combine(leaves, state) -> (updates, state)``: lists of arrays
         [K, ...] and [...], of the same dtypes.
       extras: "losses", as for :class:`Weighting`.
+      named: as of :class:`Weighting`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -128,6 +135,15 @@ class Aggregator(NamedTuple):
     init: Callable[[Sequence[jax.ShapeDtypeStruct]], State]
     combine: Callable[..., tuple[list[jax.Array], State]]
     extras: tuple[str, ...] = ()
+    named: Callable[[Names, Names], Aggregator] | None = None
+
+
+Rule = TypeVar("Rule", Weighting, LossWeighting, Aggregator)
+
+
+def for_names(rule: Rule, names: Names, objectives: Names) -> Rule:
+    """The rule for a group of objectives with these names, among all."""
+    return rule if rule.named is None else rule.named(names, objectives)
 
 
 def stateless(weights: Callable[[jax.Array], jax.Array]) -> Weighting:
