@@ -54,8 +54,8 @@ def pcd(
 
     with :math:`\tilde g_k = g_k / \sqrt{\hat v_k + \epsilon}`, and v the running mean
     of the squared norms, without its bias. The update is :math:`\tilde d` at the length
-    of :math:`g_p`. Where no direction serves all, it is :math:`g_p`; where :math:`g_p` is
-    zero, so is the update.
+    of :math:`g_p`. Where no direction serves all, it is :math:`g_p`; where :math:`g_p`
+    is zero, so is the update.
 
     Args:
       tau: τ in [0, 1]; a number, or [K - 1] in the order of the other objectives.

@@ -139,5 +139,5 @@ def test_a_name_that_is_wrong_is_told_when_the_groups_are_known(make, words):
 
 def test_without_names_a_rule_by_name_says_where_it_belongs():
     rule = W.config(PREFERENCE)
-    with pytest.raises(ValueError, match="config: preference is by name.*aggregate"):
+    with pytest.raises(ValueError, match=r"config: preference is by name.*aggregate"):
         rule.weights(jnp.eye(3), rule.init(3))
