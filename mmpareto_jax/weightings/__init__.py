@@ -29,6 +29,7 @@ from mmpareto_jax.weightings._mean_norm import mean_norm as mean_norm
 from mmpareto_jax.weightings._metabalance import metabalance as metabalance
 from mmpareto_jax.weightings._mgda import mgda as mgda
 from mmpareto_jax.weightings._mmpareto import mmpareto as mmpareto
+from mmpareto_jax.weightings._moco import moco as moco
 from mmpareto_jax.weightings._modo import modo as modo
 from mmpareto_jax.weightings._nash_mtl import nash_mtl as nash_mtl
 from mmpareto_jax.weightings._normalized_sum import normalized_sum as normalized_sum

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmpareto_jax.weightings._preference import PerObjective, by_name
 from mmpareto_jax.weightings._weighting import Weighting
@@ -48,7 +49,8 @@ def constant(weights: PerObjective, *, others: float | None = None) -> Weighting
         return by_name(constant, "constant", others=others, weights=weights)
     if others is not None:
         raise ValueError("constant: others needs weights by name, got a vector.")
-    vector = jnp.asarray(weights)
+    # A list in its own precision, whatever is enabled now.
+    vector = weights if isinstance(weights, jax.Array) else np.asarray(weights)
     if vector.ndim != 1:
         raise ValueError(f"constant: weights must be [K], got shape {vector.shape}.")
 
@@ -60,6 +62,6 @@ def constant(weights: PerObjective, *, others: float | None = None) -> Weighting
         return ()
 
     def given(gramian: jax.Array, state: tuple[()]) -> tuple[jax.Array, tuple[()]]:
-        return vector.astype(gramian.dtype), state
+        return jnp.asarray(vector, gramian.dtype), state
 
     return Weighting(init, given, reads_gramian=False)

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from mmpareto_jax.weightings._simplex import on_simplex
+from mmpareto_jax.weightings._simplex import on_simplex, slope_of
 from mmpareto_jax.weightings._weighting import Weighting, check_at_least
 
 
@@ -73,9 +72,7 @@ def modo(learning_rate: float = 0.1, *, rho: float = 0.0) -> Weighting:
     ) -> tuple[jax.Array, MoDoState]:
         products = gramian if cross is None else cross
         now = state.simplex.astype(gramian.dtype)
-        # Its limit where the square of the scale is out of range: a corner.
-        most = np.finfo(now.dtype).max / (8 * len(now))
-        slope = jnp.clip(scale * (scale * (products @ now)), -most, most) + rho * now
+        slope = slope_of(products, scale, now) + rho * now
         after = on_simplex(now - learning_rate * slope)
         finite = jnp.isfinite(gramian).all()
         return jnp.where(finite, after, jnp.nan), MoDoState(after)

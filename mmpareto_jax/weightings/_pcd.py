@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,14 +88,14 @@ def pcd(
     if is_known(beta):
         check("pcd", "beta", beta, 0 <= beta < 1, "in [0, 1)")
     if is_known(tau):
-        known = np.asarray(tau)
-        valid = known.ndim <= 1 and bool(((known >= 0) & (known <= 1)).all())
+        tau = np.asarray(tau)  # in its own precision, whatever is enabled now
+        valid = tau.ndim <= 1 and bool(((tau >= 0) & (tau <= 1)).all())
         check("pcd", "tau", tau, valid, "a number or a vector in [0, 1]")
-    make = functools.partial(_pcd, jnp.asarray(tau), beta, eps)
+    make = functools.partial(_pcd, tau, beta, eps)
     return by_position(make, "pcd", "primary", primary)
 
 
-def _pcd(tau: jax.Array, beta: float, eps: float, primary: int) -> Weighting:
+def _pcd(tau: Any, beta: float, eps: float, primary: int) -> Weighting:
     def init(num: int) -> PCDState:
         check("pcd", "primary", primary, 0 <= primary < num, f"in [0, {num})")
         valid = tau.ndim == 0 or len(tau) == num - 1
@@ -127,9 +127,9 @@ def _pcd(tau: jax.Array, beta: float, eps: float, primary: int) -> Weighting:
     return Weighting(init, weights, ("rows",))
 
 
-def _among_all(tau: jax.Array, primary: int, like: jax.Array) -> jax.Array:
+def _among_all(tau: Any, primary: int, like: jax.Array) -> jax.Array:
     """[K], with a zero for the primary objective."""
-    others = jnp.broadcast_to(tau, (len(like) - 1,)).astype(like.dtype)
+    others = jnp.broadcast_to(jnp.asarray(tau, like.dtype), (len(like) - 1,))
     return jnp.insert(others, primary, 0.0)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmpareto_jax.weightings._weighting import Aggregator, Names, Rule
 
@@ -71,7 +72,8 @@ def by_name(
                 raise ValueError(
                     f"{name}: {argument} has none for the objective {lacking[0]!r}."
                 )
-            found[argument] = jnp.array([values.get(x, others) for x in names])
+            # In their own precision, whatever is enabled now.
+            found[argument] = np.array([values.get(x, others) for x in names], float)
         return make(**{**given, **found})
 
     def of_size(num: int) -> Rule:

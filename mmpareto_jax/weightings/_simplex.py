@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from optax import projections
 
 
@@ -12,3 +14,15 @@ def on_simplex(x: jax.Array) -> jax.Array:
     with jax.numpy_dtype_promotion("standard"):
         found: jax.Array = projections.projection_simplex(x)
     return found.astype(x.dtype)
+
+
+def slope_of(
+    products: jax.Array, scale: jax.Array | float, weights: jax.Array
+) -> jax.Array:
+    """scale² times the products [K, K] with the weights [K].
+
+    Its limit where the square of the scale is out of range: it leads to a corner.
+    """
+    most = np.finfo(weights.dtype).max / (8 * len(weights))
+    slope: jax.Array = jnp.clip(scale * (scale * (products @ weights)), -most, most)
+    return slope

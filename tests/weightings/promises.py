@@ -55,6 +55,12 @@ METHODS = {
         note="state; here max_norm=0",
     ),
     "aligned_mtl": Method(W.aligned_mtl(), "Aligned-MTL, CVPR 2023"),
+    "mean_norm": Method(
+        W.mean_norm(), "weights of PINN code, 2023", linear=True, note="state"
+    ),
+    "pcd": Method(
+        W.pcd(), "PCD, TMLR 2026", scales=False, symmetric=False, note="state"
+    ),
     "upgrad": Method(W.upgrad(), "UPGrad, 2024", descends=True, linear=True),
     "dualproj": Method(W.dualproj(), "GEM, NeurIPS 2017", descends=True),
     "config": Method(
@@ -71,6 +77,10 @@ METHODS = {
         note="here alpha=2",
     ),
     "db_mtl": Method(W.db_mtl(), "DB-MTL, 2023", note="losses, state"),
+    "moco": Method(W.moco(), "MoCo, ICLR 2023", scales=False, note="losses, state"),
+    "excess_mtl": Method(
+        W.excess_mtl(), "ExcessMTL, ICML 2024", linear=True, note="state"
+    ),
     "modo": Method(W.modo(), "MoDo, NeurIPS 2023", scales=False, note="state"),
     "sdmgrad": Method(W.sdmgrad(), "SDMGrad, NeurIPS 2023", note="state"),
     "gradnorm": Method(
@@ -94,6 +104,14 @@ METHODS = {
         W.geometric_mean(), "GLS, CVPR-W 2019", linear=True, note="losses"
     ),
     "stch": Method(W.stch(), "STCH, ICML 2024", linear=True, note="losses"),
+    "cosmos": Method(W.cosmos(), "COSMOS, ICDM 2021", linear=True, note="losses"),
+    "pbi": Method(W.pbi(), "PBI, 2007", linear=True, note="losses"),
+    "soft_adapt": Method(
+        W.soft_adapt(), "SoftAdapt, 2019", linear=True, note="losses, state"
+    ),
+    "relobralo": Method(
+        W.relobralo(), "ReLoBRaLo, 2021", linear=True, note="losses, random, state"
+    ),
     "famo": Method(W.famo(), "FAMO, NeurIPS 2023", linear=True, note="losses, state"),
     "imtl_l": Method(
         W.imtl_l(), "IMTL-L, ICLR 2021", linear=True, note="losses, state"
