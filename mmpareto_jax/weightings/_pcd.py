@@ -88,8 +88,8 @@ def pcd(
     if is_known(beta):
         check("pcd", "beta", beta, 0 <= beta < 1, "in [0, 1)")
     if is_known(tau):
-        tau = np.asarray(tau)  # in its own precision, whatever is enabled now
-        valid = tau.ndim <= 1 and bool(((tau >= 0) & (tau <= 1)).all())
+        known = np.asarray(tau)
+        valid = known.ndim <= 1 and bool(((known >= 0) & (known <= 1)).all())
         check("pcd", "tau", tau, valid, "a number or a vector in [0, 1]")
     make = functools.partial(_pcd, tau, beta, eps)
     return by_position(make, "pcd", "primary", primary)
@@ -98,8 +98,9 @@ def pcd(
 def _pcd(tau: Any, beta: float, eps: float, primary: int) -> Weighting:
     def init(num: int) -> PCDState:
         check("pcd", "primary", primary, 0 <= primary < num, f"in [0, {num})")
-        valid = tau.ndim == 0 or len(tau) == num - 1
-        check("pcd", "the length of tau", tau.size, valid, f"{num - 1}")
+        num_tau = np.size(tau)
+        valid = np.ndim(tau) == 0 or num_tau == num - 1
+        check("pcd", "the length of tau", num_tau, valid, f"{num - 1}")
         return PCDState(jnp.zeros((num,)), jnp.zeros((), jnp.int32))
 
     def weights(

@@ -7,7 +7,7 @@ import mmpareto_jax as mmp
 moco = mmp.weightings.moco
 
 
-def by_hand(steps, losses, beta, gamma, sigma, rho):
+def by_hand(steps, losses, *, beta, gamma, sigma, rho):
     y, w = np.zeros_like(steps[0]), np.full(len(losses), 1 / len(losses))
     for t, rows in enumerate(steps, 1):
         unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)

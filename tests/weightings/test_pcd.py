@@ -70,7 +70,7 @@ def test_a_vector_of_tau_and_any_scale(scale):
 
 
 def test_the_primary_by_its_place_and_by_its_name():
-    rows = jnp.array([[1.0, 2.0], [-3.0, 0.1], [0.5, -1.0]])
+    rows = jnp.array([[1.0, 2.0, 0.0], [-3.0, 0.1, 1.0], [0.5, -1.0, 1.0]])
     moved = rows[jnp.array([2, 0, 1])]
     first = of_rows(moved)
     np.testing.assert_allclose(of_rows(rows, primary=2), first, rtol=1e-6)
