@@ -36,12 +36,13 @@ def problem(dtype="float32"):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_rule_under_strict_promotion(name, dtype, strict):
     """Half precision beside single in one group, losses in half precision."""
-    grads = {"a": jnp.ones((4, 3), dtype), "b": jnp.ones((4, 2), "float32")}
+    num = METHODS[name].num
+    grads = {"a": jnp.ones((num, 3), dtype), "b": jnp.ones((num, 2), "float32")}
     params = jax.tree.map(lambda x: x[0], grads)
-    tx = mmp.aggregate(METHODS[name].rule, 4)
+    tx = mmp.aggregate(METHODS[name].rule, num)
     state = tx.init(params)
     out, after = jax.eval_shape(
-        lambda g: tx.update(g, state, params, losses=jnp.ones(4, dtype)), grads
+        lambda g: tx.update(g, state, params, losses=jnp.ones(num, dtype)), grads
     )
     assert {k: x.dtype for k, x in out.items()} == {"a": dtype, "b": "float32"}
     alike = jax.tree.map(lambda x, y: x.dtype == y.dtype, after, state)
@@ -51,12 +52,13 @@ def test_every_rule_under_strict_promotion(name, dtype, strict):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_product_of_a_rule_is_exact(name):
     """Also where a device has TF32 or bfloat16 for products by default."""
-    grads = {"a": jnp.ones((4, 3)), "b": jnp.ones((4, 2))}
+    num = METHODS[name].num
+    grads = {"a": jnp.ones((num, 3)), "b": jnp.ones((num, 2))}
     params = jax.tree.map(lambda x: x[0], grads)
-    tx = mmp.aggregate(METHODS[name].rule, 4)
+    tx = mmp.aggregate(METHODS[name].rule, num)
 
     def update(grads, state):
-        return tx.update(grads, state, params, losses=jnp.ones(4))
+        return tx.update(grads, state, params, losses=jnp.ones(num))
 
     text = jax.jit(update).lower(grads, tx.init(params)).as_text()
     assert re.findall(r".*dot_general.*DEFAULT.*", text) == []
@@ -145,7 +147,9 @@ def test_pmap():
         np.testing.assert_allclose(found[key][1], x, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mean", "mgda", "mmpareto", "upgrad"])
+@pytest.mark.parametrize(
+    "name", ["mean", "mgda", "mmpareto", "normalized_sum", "pcd", "upgrad"]
+)
 def test_the_program_does_not_grow_with_the_number_of_objectives(name):
     def lines(num):
         tx = mmp.aggregate(METHODS[name].rule, num)

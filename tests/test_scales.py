@@ -29,11 +29,14 @@ GRAMIAN_RULES = [
     "gradnorm",
     "gradvac",
     "imtl_g",
+    "mean_norm",
     "metabalance",
     "mgda",
     "mmpareto",
     "modo",
     "nash_mtl",
+    "normalized_sum",
+    "pcd",
     "pcgrad",
     "sdmgrad",
     "upgrad",
@@ -240,7 +243,7 @@ def test_terms_beyond_the_range_cancel(variant):
 
 
 @pytest.mark.parametrize("largest", [1e3, 1e20, 1e36])
-@pytest.mark.parametrize("name", ["stch", "dwa"])
+@pytest.mark.parametrize("name", ["stch", "dwa", "soft_adapt", "relobralo"])
 def test_losses_of_unlike_scales(name, largest):
     """The softmax of what a compiler may round twice, in two ways."""
     tx = mmp.aggregate(METHODS[name].rule, 3)

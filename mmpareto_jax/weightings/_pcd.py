@@ -115,7 +115,7 @@ def _pcd(tau: Any, beta: float, eps: float, primary: int) -> Weighting:
         # Roots, which no square takes out of range.
         before = jnp.sqrt(decay) * state.lengths.astype(norms.dtype)
         mean = jnp.hypot(before, jnp.sqrt(1 - decay) * norms * rows)
-        unbiased = mean / jnp.sqrt(1 - decay**step)
+        unbiased = mean / jnp.sqrt(1 - decay ** step.astype(decay.dtype))
         divisors = jnp.hypot(unbiased, jnp.sqrt(jnp.asarray(eps, norms.dtype)))
         lengths = rows / jnp.where(divisors > 0, divisors, 1.0) * norms
         parts = _direction(lengths, cosines, _among_all(tau, primary, norms), primary)

@@ -20,6 +20,7 @@ class Method(NamedTuple):
     scales: bool = True  # gradients times c give d times c
     symmetric: bool = True  # d does not depend on the objectives' order
     note: str = ""
+    num: int = 4  # objectives, in its tests
 
 
 METHODS = {
@@ -58,8 +59,21 @@ METHODS = {
     "mean_norm": Method(
         W.mean_norm(), "weights of PINN code, 2023", linear=True, note="state"
     ),
+    "dcgd": Method(
+        W.dcgd(),
+        "DCGD, NeurIPS 2024",
+        descends=True,
+        linear=True,
+        note="two objectives for each parameter",
+        num=2,
+    ),
     "pcd": Method(
-        W.pcd(), "PCD, TMLR 2026", scales=False, symmetric=False, note="state"
+        W.pcd(),
+        "PCD, TMLR 2026",
+        linear=True,
+        scales=False,
+        symmetric=False,
+        note="state",
     ),
     "upgrad": Method(W.upgrad(), "UPGrad, 2024", descends=True, linear=True),
     "dualproj": Method(W.dualproj(), "GEM, NeurIPS 2017", descends=True),

@@ -1,9 +1,9 @@
 """Parity with TorchJD 0.18 of rules with a memory and of losses, recorded in `golden/`.
 
-Recorded on the Jacobians of `torchjd_shared.npz`, of K rows numbered from 0: PCD(tau) at
-its third step, with row k times 1 + t k in step t; ExcessMTL(0.1, n_warmup_steps=2) at
-its fifth, with row k over 1 + t k; the gradients of COSMOS(2, w) and PBI(5, w, z) by the
-losses.
+Recorded on the Jacobians of `torchjd_shared.npz`, of K rows numbered from 0: PCD(tau)
+at its third step, with row k times 1 + t k in step t; ExcessMTL(0.1, n_warmup_steps=2)
+at its fifth, with row k over 1 + t k; the gradients of COSMOS(2, w) and PBI(5, w, z) by
+the losses.
 """
 
 import functools

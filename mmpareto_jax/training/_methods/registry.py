@@ -60,12 +60,24 @@ def _mmpareto(groups: Groups, config: Config) -> Transformation:
     return mmp.aggregate(_smoothed(rule, config), groups)
 
 
+def _pcd(groups: Groups, config: Config) -> Transformation:
+    first = "joint" if "joint" in groups.objectives else groups.objectives[0]
+    primary = first if config.primary is None else config.primary
+    return mmp.aggregate(_smoothed(mmp.weightings.pcd(primary=primary), config), groups)
+
+
 # The methods that are more than a rule of the library as it is by default.
 _METHODS: dict[MethodName, Callable[[Config], Method]] = {
     "joint": lambda _: joint_only(),
     "uniform-gamma": lambda _: _of_rule(_uniform_gamma),
     "pareto": lambda _: _of_rule(lambda _: mmp.weightings.mgda()),
     "mmpareto": lambda _: Method(_mmpareto),
+    "pcd": lambda _: Method(_pcd),
+    "metabalance": lambda _: _of_rule(
+        lambda config: mmp.weightings.metabalance(
+            target=0 if config.primary is None else config.primary
+        )
+    ),
     "dwa": lambda _: _of_rule(
         lambda config: mmp.weightings.dwa(steps_per_epoch=config.steps_per_epoch)
     ),

@@ -20,6 +20,7 @@ from mmpareto_jax.training._options.of_methods import (
     Gamma,
     Imbalance,
     MMPareto,
+    Priority,
     Weights,
 )
 from mmpareto_jax.training._options.of_tasks import (
@@ -73,6 +74,7 @@ GROUPS = (
     ),
     Group(Gamma, methods=("mmpareto", "uniform-gamma"), own=True),
     Group(MMPareto, methods=("mmpareto",), own=True),
+    Group(Priority, methods=("pcd", "metabalance"), own=True),
     Group(
         Imbalance,
         methods=("ogm", "ogm-ge", "agm", "pmr", "greedy", "relearning"),

@@ -46,6 +46,15 @@ class MMPareto:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Priority:
+    """Of rules that prefer one objective."""
+
+    primary: str | None = option(
+        None, "the objective that comes first; by default joint, or the task's first"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Imbalance:
     """Of the methods against modality imbalance."""
 
