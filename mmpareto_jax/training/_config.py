@@ -23,6 +23,7 @@ from mmpareto_jax.training._options.of_methods import (
     Gamma,
     Imbalance,
     MMPareto,
+    Priority,
     Weights,
 )
 from mmpareto_jax.training._options.of_tasks import (
@@ -51,6 +52,7 @@ class Config(
     MultiTask,
     Multimodal,
     Imbalance,
+    Priority,
     MMPareto,
     Gamma,
     Weights,

@@ -39,9 +39,13 @@ OPTIMIZERS = {
 }
 
 
+def sequences(name):
+    """Gradients [N, STEPS, K, P], for a rule: of half of them every pair conflicts."""
+    return _sequences()[:, :, : METHODS[name].num]
+
+
 @functools.cache
-def sequences():
-    """Gradients [N, STEPS, K, P]: of half of them every pair conflicts."""
+def _sequences():
     rng = np.random.default_rng(2)
     each = [
         [family(rng) for _ in range(STEPS)]
@@ -54,7 +58,7 @@ def sequences():
 
 def directions(name, grads, losses=LOSSES):
     """[N, STEPS, P], of a rule that is in its first state at every step."""
-    whole = aggregated(name, grads.reshape(-1, K, P), losses)
+    whole = aggregated(name, grads.reshape(-1, *grads.shape[2:]), losses)
     return whole.reshape(*grads.shape[:2], P)
 
 
@@ -90,7 +94,7 @@ def raises(grads, updates):
 
 def shares(name):
     """Optimiser -> the share of the last updates that raise an objective."""
-    grads = sequences()
+    grads = sequences(name)
     found = directions(name, grads)
     return {
         optimizer: raises(grads, applied(optimizer, found))[:, -1].mean()

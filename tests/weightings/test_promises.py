@@ -64,7 +64,12 @@ FAMILIES = (
     zero,
 )
 REPEATS = 4
-ORDER = (2, 1, 3, 0)
+ORDER = np.array([2, 1, 3, 0])
+
+
+def order_of(name):
+    """Another order of a rule's objectives."""
+    return ORDER[np.isin(ORDER, range(METHODS[name].num))]
 
 
 def inputs(name):
@@ -175,7 +180,7 @@ def test_scale_equivariant(name, dtype):
 def test_any_order(name):
     grads = inputs(name)
     plain = aggregated(name, grads)
-    order = np.array([k for k in ORDER if k < grads.shape[1]])
+    order = order_of(name)
     turned = aggregated(name, grads[:, order], LOSSES[order])
     broken = differ(turned, plain, grads)
     assert np.any(broken[FULL_RANK]) != METHODS[name].symmetric
