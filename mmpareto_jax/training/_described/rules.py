@@ -261,7 +261,7 @@ RULES: dict[MethodName, Described] = {
     "relobralo": _rule(
         "relobralo",
         "random lookback",
-        "weights by the losses' changes since the last and the first step",
+        "weights by losses' changes since the last and the first step",
         "ReLoBRaLo, 2021",
         needs="losses",
         note="random; state",
