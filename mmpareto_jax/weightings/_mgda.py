@@ -9,12 +9,22 @@ import jax.numpy as jnp
 
 from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax._gramians.min_norm import MinNorm, SolverReport, min_norm
-from mmpareto_jax.weightings._weighting import Weighting, required, rows_or_ones
+from mmpareto_jax.weightings._weighting import (
+    Weighting,
+    check,
+    is_known,
+    required,
+    rows_or_ones,
+)
 
 _NORMALIZATIONS = ("none", "l2", "loss", "loss+")
 
 
-def mgda(normalization: Literal["none", "l2", "loss", "loss+"] = "none") -> Weighting:
+def mgda(
+    normalization: Literal["none", "l2", "loss", "loss+"] = "none",
+    *,
+    power: float = 1.0,
+) -> Weighting:
     r"""The multiple-gradient descent algorithm.
 
     .. math:: d = \sum_k w_k g_k, \quad w = \arg\min_{w \ge 0,\ \sum w = 1}
@@ -29,12 +39,15 @@ def mgda(normalization: Literal["none", "l2", "loss", "loss+"] = "none") -> Weig
         :math:`n_k = \|g_k\|`; "loss", the loss :math:`L_k`; "loss+",
         :math:`L_k \|g_k\|`. They serve to find w; the gradients that w combines stay as
         they are. The last two need ``tx.update(..., losses=losses)``, positive.
+      power: p in [0, 1], of the norms in "l2" and "loss+": :math:`\|g_k\|^p`. 0 leaves
+        them out.
 
     Returns:
       The weighting. Its weights lie on the simplex.
 
     Raises:
-      ValueError: an unknown normalisation; in ``update``, losses are missing.
+      ValueError: an unknown normalisation; a power out of range; in ``update``, losses
+        are missing.
 
     Example:
       >>> import jax.numpy as jnp
@@ -47,13 +60,16 @@ def mgda(normalization: Literal["none", "l2", "loss", "loss+"] = "none") -> Weig
     References:
       Désidéri, Multiple-gradient descent algorithm (MGDA) for multiobjective
       optimization, Comptes Rendus Mathématique, 2012. Sener & Koltun, Multi-Task
-      Learning as Multi-Objective Optimization, NeurIPS 2018.
+      Learning as Multi-Objective Optimization, NeurIPS 2018. With a power: GAPO,
+      Gradient-Adaptive Policy Optimization, ACL 2025.
     """
     if normalization not in _NORMALIZATIONS:
         raise ValueError(
             f"mgda: normalization must be one of {_NORMALIZATIONS}, "
             f"got {normalization!r}."
         )
+    if is_known(power):
+        check("mgda", "power", power, 0 <= power <= 1, "in [0, 1]")
 
     def weights(
         gramian: jax.Array,
@@ -68,7 +84,11 @@ def mgda(normalization: Literal["none", "l2", "loss", "loss+"] = "none") -> Weig
             norms = norms_of(gramian)
             norms = jnp.where(norms == 0, 1.0, norms)
             gramian = gramian / norms[:, None] / norms[None, :]
-            lengths = jnp.ones_like(rows)
+            if is_known(power) and power == 1:
+                lengths = jnp.ones_like(rows)
+            else:  # what the power leaves of the lengths, next to the longest
+                relative = rows / jnp.max(rows) * norms
+                lengths = (relative / jnp.max(relative)) ** (1 - power)
         if normalization in ("loss", "loss+"):
             known = required("mgda", losses)
             known = jnp.where(known == 0, 1.0, known).astype(rows.dtype)

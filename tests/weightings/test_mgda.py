@@ -38,7 +38,20 @@ def test_normalizations(normalization, expected):
     np.testing.assert_allclose(weights, np.array(expected) / sum(expected), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("power", "expected"), [(0, 1 / 4), (0.5, 1 / 2), (1, 1)])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_a_power_of_the_norms(power, expected, scale):
+    """Orthogonal, norms 1 and 2."""
+    tx = mmp.aggregate(mmp.weightings.mgda("l2", power=power), 2)
+    rows = jnp.diag(jnp.array([1.0, 2.0])) * scale
+    found, _ = tx.update(rows, tx.init(rows[0]))
+    weights = np.array([1, expected]) / (1 + expected)
+    np.testing.assert_allclose(found / scale, weights * [1, 2], rtol=1e-5)
+
+
 def test_mistakes():
+    with pytest.raises(ValueError, match="mgda: power must be in"):
+        mmp.weightings.mgda("l2", power=2.0)
     with pytest.raises(ValueError, match="mgda: normalization must be one of"):
         mmp.weightings.mgda("l1")
     tx = mmp.aggregate(mmp.weightings.mgda("loss+"), 2)
