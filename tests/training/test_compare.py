@@ -103,7 +103,7 @@ def test_a_methods_spelling_does_not_matter(faked, tmp_path):
 def test_only_what_is_missing_is_run(faked, tmp_path):
     whole = compare(PLAN, tmp_path)
     lines = (tmp_path / "runs.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "runs.jsonl").write_text("".join(lines[:8]) + lines[8][:20] + "\n")
+    (tmp_path / "runs.jsonl").write_text("".join(lines[:8]) + lines[8][:20])
     faked.clear()
     again = compare(PLAN, tmp_path)
     assert len(faked) == len(whole) - 8

@@ -36,7 +36,9 @@ def quick(monkeypatch):
 
 
 def record(config):
-    return {"method": config.method, "lr": config.lr, "seed": config.seed}
+    scores = dict.fromkeys(("validation", "test"), {"accuracy/mean": 0.5})
+    run = {"method": config.method, "lr": config.lr, "seed": config.seed}
+    return run | scores | {"groups": {}}
 
 
 def write(workdir, process_id, configs):

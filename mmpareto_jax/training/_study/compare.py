@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -18,7 +17,12 @@ from mmpareto_jax.training._study.records import Records, claim, describe, read_
 from mmpareto_jax.training._study.run_once import Record
 from mmpareto_jax.training._study.shares import PATIENCE, Share
 from mmpareto_jax.training._study.together import Measured, measure, run_together
-from mmpareto_jax.training._study.workers import default_workers, pool, visible_gpus
+from mmpareto_jax.training._study.workers import (
+    Pool,
+    default_workers,
+    pool,
+    visible_gpus,
+)
 from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.registry import make_task
 from mmpareto_jax.training._tasks.settled import check_method, config_of
@@ -114,6 +118,8 @@ def compare(
         the data are not there; a method does not fit the model or the task; several
         workers for a task that was made in Python; a number that is out of range.
       TimeoutError: what another process was to do is still missing; says what.
+      ChildProcessError: a worker died, for want of memory perhaps; says at which run.
+        What the others had finished is there.
     """
     if isinstance(task, Comparison):
         task, comparison, workdir = None, task, comparison
@@ -208,20 +214,19 @@ class _Runs:
 
     def all(self, configs: Sequence[Config], inspect: bool) -> Iterator[Record]:
         """The records of these runs, as they are finished."""
-        run = functools.partial(self._run, inspect=inspect)
+        run = functools.partial(_named, functools.partial(self._run, inspect=inspect))
         groups = self._groups(configs)
         if self._workers == 1:
             for group in groups:
-                self._time([group], map)
+                self._time([group], None)
                 for part in self._parts(group):
                     yield from run(part)
         elif configs:
             with pool(self._workers) as others:
-                self._time(groups, others.map)
+                self._time(groups, others)
                 parts = [part for group in groups for part in self._parts(group)]
-                jobs = [others.submit(run, part) for part in parts]
-                for job in concurrent.futures.as_completed(jobs):
-                    yield from job.result()
+                for _, records in others.each(run, parts, _name):
+                    yield from records
 
     def timed(self) -> dict[str, Any]:
         """Method -> what was timed, for ``environment.json``."""
@@ -234,7 +239,7 @@ class _Runs:
             groups.setdefault(config.method, []).append(config)
         return list(groups.values())
 
-    def _time(self, groups: Sequence[Sequence[Config]], each: Any) -> None:
+    def _time(self, groups: Sequence[Sequence[Config]], others: Pool | None) -> None:
         """Times what is not yet known; each method once."""
         if self._together != "auto":
             return
@@ -245,11 +250,13 @@ class _Runs:
         ]
         for_worker = max(1, sum(map(len, groups)) // self._workers)
         largest = min(_TOGETHER, for_worker)
-        found = each(self._measure, [group[:largest] for group in new])
-        self._measured |= {
-            group[0].method: measured
-            for group, measured in zip(new, found, strict=True)
-        }
+        parts = [group[:largest] for group in new]
+        measure = functools.partial(_named, self._measure)
+        if others is None:
+            found = [*enumerate(map(measure, parts))]
+        else:
+            found = sorted(others.each(measure, parts, _name))
+        self._measured |= {new[i][0].method: measured for i, measured in found}
 
     def _parts(self, group: Sequence[Config]) -> Iterator[Sequence[Config]]:
         """What is run side by side; all about equally many."""
@@ -260,3 +267,21 @@ class _Runs:
         number = -(-len(group) // size)
         for i in range(number):
             yield group[i * len(group) // number : (i + 1) * len(group) // number]
+
+
+def _named(do: Callable[[Sequence[Config]], Any], part: Sequence[Config]) -> Any:
+    """Does something with runs; what goes wrong there has a note of which these are."""
+    try:
+        return do(part)
+    except Exception as error:
+        error.add_note(f"in {_name(part)}")
+        raise
+
+
+def _name(part: Sequence[Config]) -> str:
+    """What a message calls runs that are done side by side, of one method."""
+    lrs, seeds = (
+        ", ".join(dict.fromkeys(f"{value:g}" for value in values))
+        for values in ([c.lr for c in part], [c.seed for c in part])
+    )
+    return f"{part[0].method} lr {lrs} seed {seeds}"
