@@ -17,6 +17,7 @@ from mmpareto_jax._cli import devices as _devices
 from mmpareto_jax._cli import explain as _explain
 from mmpareto_jax._cli import member as _member
 from mmpareto_jax._cli import preparing as _preparing
+from mmpareto_jax._cli import progress as _progress
 from mmpareto_jax._cli import stopping as _stopping
 from mmpareto_jax._cli import studies as _studies
 from mmpareto_jax._cli.answers import USAGE_ERROR
@@ -35,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit code: 0; 1 where ``check`` finds something; 2 for a mistake in the call,
-      or a file that cannot be read or written; 130 after Ctrl-C; 141 where nobody reads
-      what is printed any more; 143 and 129 where SIGTERM and SIGHUP
-      ended a comparison, a sweep or a preparation.
+      or a file that cannot be read or written; 3 where a run of several processes has
+      lost one; 130 after Ctrl-C, and after SIGTERM and SIGHUP where a training could
+      end with a checkpoint; 141 where nobody reads what is printed any more; 143 and
+      129 where SIGTERM and SIGHUP ended a comparison, a sweep or a preparation.
     """
     command = ""
     try:
@@ -64,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
 
         def do() -> int:
-            with _cache.kept(arguments.pop("cache", None)):
+            cache = _cache.kept(arguments.pop("cache", None))
+            with _progress.warnings_as_lines(), cache:
                 return run[command](arguments)
 
         several = arguments.get("coordinator") or arguments.get("distributed")

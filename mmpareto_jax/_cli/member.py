@@ -7,6 +7,7 @@ sentence how that ended.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -16,6 +17,8 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
+
+from mmpareto_jax.training._run.signals import ending_signals
 
 # The exit code where the run has lost a process.
 LOST = 3
@@ -57,7 +60,7 @@ def watch(argv: Sequence[str]) -> int:
         pass_fds=(errors,),
         start_new_session=True,  # so that Ctrl-C reaches it once, from here
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, lambda number, _: child.send_signal(number))
     lost = _pass_on(child.stderr)
     code = child.wait()
@@ -80,7 +83,8 @@ def _pass_on(stream: Any) -> bool:
     for line in stream:
         lost = lost or bool(_COORDINATION.match(line))
         if line.strip() and not (lost or _CHATTER.search(line)):
-            os.write(2, line)
+            with contextlib.suppress(OSError):  # of a terminal that has gone
+                os.write(2, line)
     return lost
 
 

@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from mmpareto_jax.training._choices import is_own
 from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._run.lock import locked
 from mmpareto_jax.training._study.comparison import Comparison
 from mmpareto_jax.training._study.records import Records, claim, describe, read_runs
 from mmpareto_jax.training._study.run_once import Record
@@ -152,27 +153,41 @@ def compare_share(
         workers = default_workers() if task is None else 1
     _check(task, workers, together)
     made, comparison = _settled(task, comparison)
-    claim(workdir, comparison)
-    if share.is_first:
-        describe(workdir, made.measures, {})
     runs = _Runs(task, workers, together)
     tuning = comparison.tuning()
     total = len(tuning) + len(comparison.methods) * comparison.seeds
-    records = read_runs(workdir)
-    with contextlib.closing(Records(workdir, share.process_id)) as file:
+    with (
+        locked(workdir, f"lock-{share.process_id}" if share.process_id else "lock"),
+        _claimed(workdir, comparison, share) as file,
+    ):
+        if share.is_first:
+            describe(workdir, made.measures, {})
+        records = read_runs(workdir)
         for stage in ("tuning", "final"):
             configs = tuning if stage == "tuning" else comparison.final(records)
             missing = share.missing(configs, records)
-            for record in runs.all(missing, inspect and stage == "final"):
-                file.append(record)
-                records.append(record)
-                if progress is not None:
-                    progress(len(records), total, f"{stage}: {record['method']}")
+            # Closed at once where something fails here: its workers end with it.
+            with contextlib.closing(
+                runs.all(missing, inspect and stage == "final")
+            ) as finished:
+                for record in finished:
+                    file.append(record)
+                    records.append(record)
+                    if progress is not None:
+                        progress(len(records), total, f"{stage}: {record['method']}")
             if share.is_first:
                 describe(workdir, made.measures, runs.timed())
             if stage == "tuning" or share.is_first:
                 records = share.wait(workdir, configs)
     return records
+
+
+def _claimed(
+    workdir: Path, comparison: Comparison, share: Share
+) -> contextlib.closing[Records]:
+    """The directory is this comparison's; the file of this process's records."""
+    claim(workdir, comparison)
+    return contextlib.closing(Records(workdir, share.process_id))
 
 
 def _check(task: Task | None, workers: int, together: Together) -> None:
@@ -212,7 +227,9 @@ class _Runs:
         self._together = 1 if together == "auto" and on_threads else together
         self._measured: dict[str, Measured] = {}
 
-    def all(self, configs: Sequence[Config], inspect: bool) -> Iterator[Record]:
+    def all(
+        self, configs: Sequence[Config], inspect: bool
+    ) -> Generator[Record, None, None]:
         """The records of these runs, as they are finished."""
         run = functools.partial(_named, functools.partial(self._run, inspect=inspect))
         groups = self._groups(configs)

@@ -265,3 +265,20 @@ def read_measures(workdir: str | Path) -> tuple[Measure, ...]:
         return tuple(Measure(**values) for values in written)
     except TypeError as error:
         raise _unreadable(path, f"measures: {error}") from None
+
+
+def read_step_times(workdir: Path) -> dict[str, float]:
+    """What the steps of methods cost, as ``mmpareto compare`` has measured it.
+
+    Raises:
+      ValueError: its file is not readable.
+    """
+    path = workdir / "step_times.json"
+    times = read_record(path)
+    for method, time in times.items():
+        if not isinstance(time, int | float):
+            raise ValueError(
+                f"workdir {workdir}: unreadable {path.name}: {method}: expected a "
+                f"number, got {time!r:.60}; remove it, and it is measured anew"
+            )
+    return times
