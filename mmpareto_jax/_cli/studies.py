@@ -47,12 +47,12 @@ def compare(arguments: dict[str, Any]) -> int:
     from pathlib import Path
 
     from mmpareto_jax import training
-    from mmpareto_jax.training._study.records import read_measures
+    from mmpareto_jax.training._study.records import look, read_measures
     from mmpareto_jax.training._study.summary import legend
 
     comparison = training.Comparison(config, **plan)
     workdir = Path(workdir or f"runs/compare-{config.task.replace(':', '-')}")
-    there = len(training.read_runs(workdir))
+    there = len(look(workdir)[0])
     if not there or training.read_comparison(workdir) == comparison:
         _progress.announce(_length(comparison, there))
     with _progress.runs(f"compare {config.task}", done=there) as progress:

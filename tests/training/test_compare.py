@@ -21,7 +21,7 @@ from mmpareto_jax.training import (
     read_runs,
     summarize,
 )
-from mmpareto_jax.training._study import compare as compare_module
+from mmpareto_jax.training._study import runs as _runs
 from mmpareto_jax.training._study import together as _together
 from mmpareto_jax.training._study.summary import legend
 from mmpareto_jax.training._study.together import Measured
@@ -72,7 +72,7 @@ def faked(monkeypatch):
         return fake(config)
 
     monkeypatch.setattr(_together, "run_once", run)
-    monkeypatch.setattr(compare_module, "measure", lambda *_, **__: Measured(1, None))
+    monkeypatch.setattr(_runs, "measure", lambda *_, **__: Measured(1, None))
     return calls
 
 

@@ -66,7 +66,9 @@ def describe(
     path = workdir / "environment.json"
     there = read_record(path)
     if not isinstance(there.get("together", {}), dict):
-        raise _unreadable(path, f"together: expected an object, got {there['together']}")
+        raise _unreadable(
+            path, f"together: expected an object, got {there['together']}"
+        )
     # The device is in the records: this process must not take it from its workers.
     begun = {"versions": versions(), "started": now(), **there}
     begun["measures"] = [measure._asdict() for measure in measures]
@@ -149,7 +151,7 @@ def _record(line: bytes) -> Record | None:
 
 def _is_record(found: Record) -> bool:
     """Whether it names its run, and has the scores that are looked at."""
-    kinds = {"method": str, "lr": int | float, "seed": int}
+    kinds: dict[str, Any] = {"method": str, "lr": int | float, "seed": int}
     kinds |= dict.fromkeys(("validation", "test", "groups"), dict)
     return all(
         isinstance(found.get(name), kind) and not isinstance(found[name], bool)
@@ -179,17 +181,24 @@ def read_runs(workdir: str | Path) -> list[Record]:
     Returns:
       What ``compare`` returned, or what is there of it.
     """
+    records, lost = look(workdir)
+    for path, number in lost.items():
+        say(f"{path}: left out {_counted(number)} no record")
+    return records
+
+
+def look(workdir: str | Path) -> tuple[list[Record], dict[Path, int]]:
+    """As ``read_runs``, silently; and file -> how many lines of it are left out."""
     found: dict[Run, Record] = {}
+    lost: dict[Path, int] = {}
     for path in _files(Path(workdir)):
-        text, lost = path.read_bytes(), 0
+        text = path.read_bytes()
         for line, record in _lines(text):
             if record is not None:
                 found.setdefault(name_of(record), record)
-            else:
-                lost += not text.endswith(line)
-        if lost:
-            say(f"{path}: left out {_counted(lost)} no record")
-    return list(found.values())
+            elif not text.endswith(line):
+                lost[path] = lost.get(path, 0) + 1
+    return list(found.values()), lost
 
 
 def read_comparison(workdir: str | Path) -> Comparison:

@@ -10,14 +10,15 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 _PROCESSES_ON_CPU = 2
 _MEMORY = 0.9  # of a GPU, for all processes on it
 
-Given, Found = TypeVar("Given"), TypeVar("Found")
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -208,7 +209,7 @@ def _begin(
     global _doing, _number
     watch = threading.Thread(target=_end_with_the_parent, args=[hears], daemon=True)
     watch.start()
-    # A terminal sends both to all: the parent answers them, and the workers end with it.
+    # A terminal sends both to all: the parent answers, and the workers end with it.
     for name in (signal.SIGINT, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     with numbers.get_lock():
