@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _member.compute(do)
         if command not in RESTARTED:
             return do()
-        with _stopping.interrupts(), _stopping.going_on(_stopping.SAME):
+        with _stopping.interrupts(), _stopping.going_on(_stopping.again):
             return do()
     except SystemExit as stop:  # argparse has printed its line or its help
         return int(stop.code or 0)
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_stopping.told(error))
     except KeyboardInterrupt as error:
         if command in RESTARTED:
-            print(f"Stopped. To go on: {_stopping.SAME}.", file=sys.stderr)
+            print(f"Stopped. To go on: {_stopping.again()}.", file=sys.stderr)
         return _stopping.exit_code(error)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+_shown = sys.unraisablehook
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SAME = "the same command"
 
 
 class Stopped(KeyboardInterrupt):
@@ -51,6 +53,11 @@ def interrupts() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def again() -> str:
+    """How to go on with what is not done twice."""
+    return "the same command"
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
     """As shells have it: 128 and the signal."""
     number = error.number if isinstance(error, Stopped) else signal.SIGINT
@@ -58,21 +65,40 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 
 @contextlib.contextmanager
-def going_on(how: str) -> Iterator[None]:
+def going_on(how: Callable[[], str]) -> Iterator[None]:
     """Where a disk is full inside, or a process died, the error says how to go on.
 
     Args:
-      how: the command.
+      how: says the command.
     """
     try:
         yield
     except ChildProcessError as error:
-        error.add_note(f"to go on: {how}")
+        error.add_note(f"to go on: {how()}")
         raise
     except OSError as error:
         if error.errno in _FULL:
-            error.add_note(f"free some space; to go on: {how}")
+            error.add_note(f"free some space; to go on: {how()}")
         raise
+
+
+def quiet_orbax() -> None:
+    """An error of a checkpoint is told where it is raised, by no thread of orbax.
+
+    From here to the end of the process, which some of these threads live to see.
+    """
+    logging.getLogger("absl").addFilter(_is_another)
+    sys.unraisablehook = _unraisable
+
+
+def _is_another(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+def _unraisable(ignored: Any) -> None:
+    # Of a write that ends when the one that failed is no longer waited for.
+    if str(ignored.exc_value) != "Event loop is closed":
+        _shown(ignored)
 
 
 def told(error: Exception) -> str:
