@@ -18,11 +18,14 @@ from mmpareto_jax._cli import explain as _explain
 from mmpareto_jax._cli import member as _member
 from mmpareto_jax._cli import preparing as _preparing
 from mmpareto_jax._cli import progress as _progress
+from mmpareto_jax._cli import stopping as _stopping
 from mmpareto_jax._cli import studies as _studies
 from mmpareto_jax._cli.answers import USAGE_ERROR
 from mmpareto_jax._cli.parser import make_parser
 
 CLOSED = 141
+# What these have done they do not do again.
+RESTARTED = ("compare", "sweep", "prepare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0; 1 where ``check`` finds something; 2 for a mistake in the call,
       or a file that cannot be read or written; 3 where a run of several processes has
       lost one; 130 after Ctrl-C, and after SIGTERM and SIGHUP where a training could
-      end with a checkpoint; 141 where nobody reads what is printed any more.
+      end with a checkpoint; 141 where nobody reads what is printed any more; 143 and
+      129 where SIGTERM and SIGHUP ended a comparison, a sweep or a preparation.
     """
     command = ""
     try:
@@ -72,22 +76,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _member.watch(sys.argv[1:] if argv is None else argv)
         if several:
             return _member.compute(do)
-        code = do()
+        if command not in RESTARTED:
+            return do()
+        with _stopping.interrupts(), _stopping.going_on(_stopping.again):
+            return do()
     except SystemExit as stop:  # argparse has printed its line or its help
         return int(stop.code or 0)
     except BrokenPipeError:  # as of `mmpareto methods | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        return _fail(f"{error.strerror or error}{where}")
-    except ValueError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        if command in ("compare", "sweep", "prepare"):
-            print("Stopped. To go on: the same command.", file=sys.stderr)
-        return _commands.INTERRUPTED
-    return code
+    except (OSError, ValueError) as error:
+        return _fail(_stopping.told(error))
+    except KeyboardInterrupt as error:
+        if command in RESTARTED:
+            print(f"Stopped. To go on: {_stopping.again()}.", file=sys.stderr)
+        return _stopping.exit_code(error)
 
 
 def _missing(command: str) -> str:

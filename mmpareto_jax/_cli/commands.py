@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
+import os
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli.devices import Devices
 from mmpareto_jax._cli.nearest import check_names
+from mmpareto_jax._cli.stopping import again, going_on, quiet_orbax
 from mmpareto_jax.training._choices import RuleName
 from mmpareto_jax.training._described.names import shortened
 
@@ -35,18 +38,29 @@ def train(arguments: dict[str, Any]) -> int:
     from mmpareto_jax.training._run.processes import is_first, told
 
     workdir = told(workdir)[0]  # that of the first process, whose clock named it
-    with contextlib.closing(TrainingProgress()) as progress:
+    quiet_orbax()
+    with (
+        contextlib.closing(TrainingProgress()) as progress,
+        going_on(functools.partial(_resumed, workdir)),
+    ):
         result = train(
             config, workdir, resume=resume, callbacks=[progress], **devices.placement
         )
     code = 0 if result.finished else INTERRUPTED
     if not is_first():
         return code
-    files = draw_figures(workdir)
+    with going_on(lambda: f"mmpareto plot {workdir}"):
+        files = draw_figures(workdir)
     _print_result(result, [path.name for path in files])
     if code:
         print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
     return code
+
+
+def _resumed(workdir: str) -> str:
+    """The command that goes on with the run, if it has begun."""
+    began = os.path.exists(os.path.join(workdir, "config.json"))
+    return f"mmpareto train --workdir {workdir} --resume" if began else again()
 
 
 def config_of(

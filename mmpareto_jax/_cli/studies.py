@@ -47,12 +47,12 @@ def compare(arguments: dict[str, Any]) -> int:
     from pathlib import Path
 
     from mmpareto_jax import training
-    from mmpareto_jax.training._study.records import read_measures
+    from mmpareto_jax.training._study.records import look, read_measures
     from mmpareto_jax.training._study.summary import legend
 
     comparison = training.Comparison(config, **plan)
     workdir = Path(workdir or f"runs/compare-{config.task.replace(':', '-')}")
-    there = len(training.read_runs(workdir))
+    there = len(look(workdir)[0])
     if not there or training.read_comparison(workdir) == comparison:
         _progress.announce(_length(comparison, there))
     with _progress.runs(f"compare {config.task}", done=there) as progress:
@@ -116,15 +116,16 @@ def _step_times(comparison: Any, workdir: Any) -> dict[str, float]:
     import json
 
     from mmpareto_jax import training
+    from mmpareto_jax.training._study.records import read_step_times
 
     path = workdir / "step_times.json"
-    if not path.exists():
+    times = read_step_times(workdir)
+    if not times:
         _progress.announce("timing a step of each method")
         lr = comparison.lr_grid[0]
         configs = [comparison.run(method, lr, 0) for method in comparison.methods]
-        timed = training.step_times(configs)
-        write_whole(path, json.dumps(timed, indent=2) + "\n")
-    times: dict[str, float] = json.loads(path.read_text())
+        times = training.step_times(configs)
+        write_whole(path, json.dumps(times, indent=2) + "\n")
     return times
 
 

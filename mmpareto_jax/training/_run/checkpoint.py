@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,6 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from mmpareto_jax._gradients.groups import named_leaves
+from mmpareto_jax._whole_files import naming
 from mmpareto_jax.training._run import checksums
 from mmpareto_jax.training._run.processes import first_alone
 
@@ -26,11 +29,30 @@ _METRIC = "score"
 _STEP = re.compile("0|[1-9][0-9]*")
 # The second is for a run whose latest one is damaged.
 _LATEST = 2
+# As tensorstore tells of an error of the system.
+_SYSTEM = re.compile(r"\[os_error_code='(\d+)'\]")
 _FEW = 3  # leaves that a message names
 
 
 class UnreadableError(ValueError):
     """A checkpoint that cannot be read, or is no longer what was written."""
+
+
+@contextlib.contextmanager
+def _errors_of_the_disk(directory: Path) -> Iterator[None]:
+    """Of orbax's errors, which are of many kinds, those of the system name a directory.
+
+    Raises:
+      OSError: instead of what tensorstore makes of one.
+    """
+    try:
+        with naming(directory):
+            yield
+    except ValueError as error:
+        if not (found := _SYSTEM.search(str(error))):
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(directory)) from error
 
 
 class Checkpoints:
@@ -88,8 +110,9 @@ class Checkpoints:
 
         It is reached by all processes of a run.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._manager  # noqa: B018
+        with _errors_of_the_disk(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._manager  # noqa: B018
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -116,15 +139,20 @@ class Checkpoints:
         """Saves in the background; `score` makes it a candidate for the best.
 
         One that is not finite loses to all that are.
+
+        Raises:
+          OSError: the disk is full, or nothing can be written there. It may come at the
+            next call of anything here, of what was being saved.
         """
         self.wait()
         self._saving = step
-        self._manager.save(
-            step,
-            args=ocp.args.StandardSave(_to_arrays(state)),
-            metrics={_METRIC: score},
-            force=True,
-        )
+        with _errors_of_the_disk(self.directory):
+            self._manager.save(
+                step,
+                args=ocp.args.StandardSave(_to_arrays(state)),
+                metrics={_METRIC: score},
+                force=True,
+            )
 
     def _seal(self) -> None:
         """Before a checkpoint gets its name: a complete one has its checksums."""
@@ -135,7 +163,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Until what is being saved is on disk."""
         if self._saving is not None:
-            self._manager.wait_until_finished()
+            with _errors_of_the_disk(self.directory):
+                self._manager.wait_until_finished()
 
     def restore(self, template: Tree, step: int) -> Tree:
         """The state of a checkpoint, on the devices of `template`.

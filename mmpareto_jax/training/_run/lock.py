@@ -13,7 +13,6 @@ from pathlib import Path
 from mmpareto_jax.training._run.damaged import say
 from mmpareto_jax.training._run.workdir import now
 
-_NAME = "lock"
 _BUSY = (errno.EAGAIN, errno.EACCES)
 # Of file systems, as some of NFS and of FUSE, that have no locks.
 _WITHOUT = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -32,10 +31,10 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path, name: str = "lock") -> Iterator[None]:
     """Nobody else writes to the directory meanwhile; it is made where there is none.
 
-    The system holds the lock on the file ``lock``, which says whose it is, and lets go
+    The system holds the lock on the file `name`, which says whose it is, and lets go
     of it when the process ends, however it does; on NFS for other hosts, too. What this
     has made is gone afterwards, if nothing else lies in the directory.
 
@@ -44,33 +43,33 @@ def locked(workdir: Path) -> Iterator[None]:
     """
     made = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
-    descriptor = _taken(workdir)
+    path = workdir / name
+    descriptor = _taken(path)
     _held.add(descriptor)
     try:
         yield
     finally:
         if descriptor in _held:  # not in a process that was forked
-            _let_go(workdir, descriptor)
+            _let_go(path, descriptor)
             if made:
                 with contextlib.suppress(OSError):  # it is in use now
                     workdir.rmdir()
 
 
-def _let_go(workdir: Path, descriptor: int) -> None:
+def _let_go(path: Path, descriptor: int) -> None:
     # Before it is free: whoever opens the file later finds another one.
     with contextlib.suppress(OSError):
-        (workdir / _NAME).unlink()
+        path.unlink()
     _held.discard(descriptor)
     os.close(descriptor)
 
 
-def _taken(workdir: Path) -> int:
+def _taken(path: Path) -> int:
     """The descriptor of the locked file."""
-    path = workdir / _NAME
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _lock(descriptor, workdir)
+            _lock(descriptor, path.parent)
             if _is_at(path, descriptor):
                 os.ftruncate(descriptor, 0)
                 whose = f"process {os.getpid()} on {socket.gethostname()} since {now()}"

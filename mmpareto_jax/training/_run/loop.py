@@ -15,6 +15,7 @@ from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.callbacks import Callback, Callbacks, Start
 from mmpareto_jax.training._run.checkpoint import Checkpoints, UnreadableError, Which
 from mmpareto_jax.training._run.circumstances import circumstances
+from mmpareto_jax.training._run.closing import closed_at_last
 from mmpareto_jax.training._run.fit import fit
 from mmpareto_jax.training._run.lock import locked
 from mmpareto_jax.training._run.metrics import conflict_share, read_metrics
@@ -149,9 +150,9 @@ def _train(run: _Run, resume: bool, callbacks: Sequence[Callback]) -> Result:
     """Trains, in a workdir that is this run's alone."""
     workdir, config, task, program = run.workdir, run.config, run.task, run.program
     with (
-        contextlib.closing(run.checkpoints) as checkpoints,
+        closed_at_last(run.checkpoints) as checkpoints,
         _unclaimed_without_a_step(workdir, resume) as counted,
-        contextlib.closing(_hearing(counted, callbacks)) as hear,
+        closed_at_last(_hearing(counted, callbacks)) as hear,
     ):
         state = program.state
         resuming = Resuming(workdir, checkpoints) if resume else None
@@ -237,7 +238,7 @@ def evaluate(
     placement = placement_of(mesh, shard)
     run = _Run(workdir, read_config(workdir), task, placement)
     refuse_other_task(workdir, run.task)
-    with contextlib.closing(run.checkpoints):
+    with closed_at_last(run.checkpoints):
         return run.result(which)
 
 

@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 import mmpareto_jax as mmp
-from mmpareto_jax._whole_files import write_whole
+from mmpareto_jax._whole_files import naming, write_whole
 from mmpareto_jax.training._described.names import tag
 from mmpareto_jax.training._run.callbacks import Callback, Start
 from mmpareto_jax.training._run.damaged import say
@@ -77,20 +77,23 @@ class JsonLines(_Writer):
                 f"workdir {run.workdir}: metrics.jsonl has no record of steps "
                 f"{last + 1} to {run.step}, where the run goes on"
             )
-        path = run.workdir / "metrics.jsonl"
-        self._file = path.open("a", encoding="utf-8")
+        self._path = run.workdir / "metrics.jsonl"
+        self._file = self._path.open("a", encoding="utf-8")
 
     def _record(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         assert self._file is not None
-        self._file.write(line({"step": step, "split": split, **values}))
+        with naming(self._path):
+            self._file.write(line({"step": step, "split": split, **values}))
 
     def on_save(self, step: int) -> None:  # noqa: ARG002
         assert self._file is not None
-        self._file.flush()
+        with naming(self._path):
+            self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with naming(self._path):
+                self._file.close()
 
 
 class TensorBoard(_Writer):
@@ -115,10 +118,10 @@ class TensorBoard(_Writer):
     _writer: EventsWriter | None = None
 
     def on_start(self, run: Start) -> None:
-        folder = run.workdir / "tensorboard"
-        folder.mkdir(exist_ok=True)
+        self._folder = run.workdir / "tensorboard"
+        self._folder.mkdir(exist_ok=True)
         # Of a run that goes on in the same second another file.
-        self._writer = EventsWriter(str(folder / "events"), f".{run.step}")
+        self._writer = EventsWriter(str(self._folder / "events"), f".{run.step}")
         # What a run that goes on writes again is hidden.
         first = run.step if has_cut(run.workdir, run.step) else run.step + 1
         began = SessionLog(status=SessionLog.START)
@@ -134,15 +137,18 @@ class TensorBoard(_Writer):
 
     def _event(self, step: int, **what: Any) -> None:
         assert self._writer is not None
-        self._writer.write_event(Event(step=step, wall_time=time.time(), **what))
+        with naming(self._folder):
+            self._writer.write_event(Event(step=step, wall_time=time.time(), **what))
 
     def on_save(self, step: int) -> None:  # noqa: ARG002
         assert self._writer is not None
-        self._writer.flush()
+        with naming(self._folder):
+            self._writer.flush()
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with naming(self._folder):
+                self._writer.close()
 
 
 class WeightsAndBiases(_Writer):
