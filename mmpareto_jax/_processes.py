@@ -17,7 +17,7 @@ def tied_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     """So many processes. They are gone at once where the block or this process fails.
 
     Raises:
-      RuntimeError: they cannot be started.
+      ChildProcessError: they cannot be started.
     """
     context = multiprocessing.get_context("spawn")
     # Closed when this process ends in any way: the workers end with it.
@@ -29,9 +29,9 @@ def tied_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
         try:
             pool.submit(os.getpid).result()
         except concurrent.futures.process.BrokenProcessPool:
-            raise RuntimeError(
-                "processes cannot be started; a program of your own needs "
-                "`if __name__ == '__main__':` around what it does"
+            raise ChildProcessError(
+                "processes cannot be started, or are killed at once; a program of your "
+                "own needs `if __name__ == '__main__':` around what it does"
             ) from None
         yield pool
     except BaseException:

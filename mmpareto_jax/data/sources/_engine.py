@@ -50,7 +50,8 @@ def prepare(
     Raises:
       ValueError: `out` holds something else, a split has no usable example, some
         examples have a label and some have none, or there are more examples or classes
-        than the limits.
+        than the limits (``mmpareto_jax/data/_limits.py``).
+      MemoryError: there are too many workers for the machine.
       OSError: the disk is full, or nothing can be written there. After room has been
         made the same call goes on.
     """
