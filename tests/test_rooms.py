@@ -43,7 +43,7 @@ OUTSIDE = {
     "_combine": {"jax", "numpy", "optax"},
     "_probe": {"jax", "numpy"},
     "_public": set(),
-    "models": {"flax", "jax", "numpy"},
+    "models": {"flax", "jax", "numpy", "safetensors"},
 }
 
 

@@ -118,7 +118,7 @@ def read_cut(workdir: Path, step: int) -> Cut | None:
     path = workdir / _CUT
     if not path.exists():
         return None
-    with np.load(path) as found:
+    with np.load(path, allow_pickle=False) as found:
         cut = Cut(int(found["step"]), int(found["steps"]), found["tally"])
     return cut if cut.step == step else None
 
