@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmpareto_jax.data._limits import CLASSES, EXAMPLES
-from mmpareto_jax.data._raw_files import check_file, check_inside
 from mmpareto_jax.data.sources._copy import copy
 from mmpareto_jax.data.sources._decode import CHUNK, decode_all, forget
 from mmpareto_jax.data.sources._files import SPLITS
 from mmpareto_jax.data.sources._merge import merge
-from mmpareto_jax.data.sources._plan import Arrays, Example, Plan, reading
+from mmpareto_jax.data.sources._plan import Arrays, Example, Plan, check_usable
 from mmpareto_jax.data.sources._report import in_short
 from mmpareto_jax.data.sources._store import Prepared, open_prepared
 
@@ -106,8 +105,7 @@ def _decode(
 def _inside(decode: Callable[[Example], Arrays], raw: Path, example: Example) -> Arrays:
     """Opens no file of an example before all are seen to be plain ones in `raw`."""
     for path in map(Path, example.files):
-        with reading(path):
-            (check_inside if path.is_dir() else check_file)(path, raw)
+        check_usable(path, raw)
     return decode(example)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -183,10 +184,12 @@ def read_image(path: str | Path, size: int, mode: str = "RGB") -> np.ndarray:
     Raises:
       UnusableError: the file is none of these, or has too many pixels.
     """
-    with reading(path), Image.open(path, formats=_IMAGES) as image:
-        _check_pixels(*image.size)
-        square = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(square)
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+        with Image.open(path, formats=_IMAGES) as image:
+            _check_pixels(*image.size)
+            square = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(square)
 
 
 def _check_pixels(width: int, height: int) -> None:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmpareto_jax.data._raw_files import check_file, check_inside
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -47,6 +49,18 @@ def reading(path: str | Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise UnusableError(reason_of(error), str(path)) from error
+
+
+def check_usable(path: Path, raw: Path) -> None:
+    """Refuses what is no plain file, or a directory, in `raw`, before it is opened.
+
+    Raises:
+      UnusableError: it is missing, lies elsewhere, is too large, a pipe or a device.
+    """
+    try:
+        (check_inside if path.is_dir() else check_file)(path, raw)
+    except ValueError as error:
+        raise UnusableError(str(error), str(path)) from None
 
 
 def reason_of(error: Exception) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpareto_jax.data._raw_files import check_file, read_lines
+from mmpareto_jax.data._raw_files import read_lines
 from mmpareto_jax.data.sources._media import read_frames, read_image
 from mmpareto_jax.data.sources._plan import (
     Arrays,
@@ -23,7 +23,7 @@ from mmpareto_jax.data.sources._plan import (
     Plan,
     Problem,
     UnusableError,
-    reading,
+    check_usable,
 )
 from mmpareto_jax.data.sources._splits import held_out
 
@@ -110,6 +110,5 @@ def _decode(example: Example, *, raw: Path, size: int) -> Arrays:
 
 
 def _flow(path: Path, raw: Path, size: int) -> np.ndarray:
-    with reading(path):
-        check_file(path, raw)
-        return read_image(path, size, "L")
+    check_usable(path, raw)
+    return read_image(path, size, "L")
