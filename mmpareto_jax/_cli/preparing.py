@@ -27,7 +27,13 @@ def prepare(arguments: dict[str, Any]) -> int:
     plan = plan_of(name, raw, **given)
     _progress.announce(f"{len(plan.examples)} examples")
     with _progress.preparation(name) as progress:
-        prepared = prepare(plan, out, workers=workers, progress=progress)
+        try:
+            prepared = prepare(plan, out, workers=workers, progress=progress)
+        except MemoryError:
+            raise ValueError(
+                f"prepare: out of memory with {workers} workers; the same command with "
+                "fewer goes on"
+            ) from None
     index = prepared.index
     for split, counts in index["counts"].items():
         each = ", ".join(f"{k} {n}" for k, n in list(counts.items())[:12])
