@@ -166,10 +166,10 @@ def _train(run: _Run, resume: bool, callbacks: Sequence[Callback]) -> Result:
         if resuming:
             first_alone(resuming.clear)
             first_alone(lambda: read_cut(workdir, first))
-        if first < config.num_steps:
-            first_alone(lambda: forget_result(workdir))
         checkpoints.open()
         hear.on_start(Start(config, task, program.groups, workdir, first))
+        if first < config.num_steps:
+            first_alone(lambda: forget_result(workdir))
 
         def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
             step, score = int(state.step), None
