@@ -377,6 +377,19 @@ def test_weights_and_biases(run, wandb, tmp_path):
     assert (began.code, went_on.code) == (1, 0)
 
 
+@pytest.mark.parametrize("content", [b"", b"a/b\n", b"\0\0\0", b"\xff"])
+def test_a_damaged_id_of_weights_and_biases_begins_a_run_there(
+    content, run, wandb, tmp_path
+):
+    (tmp_path / "wandb-id").write_bytes(content)
+    callback = WeightsAndBiases("papers")
+    with pytest.warns(UserWarning, match="wandb-id: the run goes on there as a new"):
+        callback.on_start(Start(run.config, None, run.groups, tmp_path, 3))
+    assert "id" not in wandb[0].options
+    assert (tmp_path / "wandb-id").read_text() == "abc"
+    callback.close()
+
+
 def test_weights_and_biases_is_asked_for_when_it_is_made(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ImportError):
