@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit code: 0; 1 where ``check`` finds something; 2 for a mistake in the call,
-      or a file that cannot be read or written; 130 after Ctrl-C; 141 where nobody reads
-      what is printed any more.
+      or a file that cannot be read or written; 4 where steps that were not finite have
+      ended a run of ``train`` (its files are there, and a checkpoint of before them);
+      130 after Ctrl-C; 141 where nobody reads what is printed any more.
     """
     command = ""
     try:

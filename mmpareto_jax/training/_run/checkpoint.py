@@ -19,6 +19,8 @@ Tree = TypeVar("Tree")
 Which = Literal["best", "latest"]
 _METRIC = "score"
 _FEW = 3  # leaves that a message names
+# Leaves that checkpoints of earlier versions lack: they begin as in a new run.
+_LATER = {"streak"}
 
 
 class Checkpoints:
@@ -73,10 +75,12 @@ class Checkpoints:
             return None
         arrays = _to_arrays(template)
         like = {k: ocp.utils.to_shape_dtype_struct(x) for k, x in arrays.items()}
+        for path in _LATER - set(self._manager.item_metadata(step).tree):
+            like.pop(path, None)
         self._check(step, like)
         stored = self._manager.restore(step, args=ocp.args.StandardRestore(like))
         leaves, treedef = jax.tree.flatten(template)
-        values = [stored[path] for path, _ in named_leaves(template)]
+        values = [stored.get(path, x) for path, x in named_leaves(template)]
         values = [
             jax.random.wrap_key_data(x, impl=jax.random.key_impl(old))
             if _is_key(old)
