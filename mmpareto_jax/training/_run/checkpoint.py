@@ -19,7 +19,7 @@ Tree = TypeVar("Tree")
 Which = Literal["best", "latest"]
 _METRIC = "score"
 _FEW = 3  # leaves that a message names
-# Leaves that checkpoints of earlier versions lack: they begin as in a new run.
+# Leaves that checkpoints of earlier versions lack: they begin as zero.
 _LATER = {"streak"}
 
 
@@ -80,7 +80,10 @@ class Checkpoints:
         self._check(step, like)
         stored = self._manager.restore(step, args=ocp.args.StandardRestore(like))
         leaves, treedef = jax.tree.flatten(template)
-        values = [stored.get(path, x) for path, x in named_leaves(template)]
+        values = [
+            stored[path] if path in like else _zero(x)
+            for path, x in named_leaves(template)
+        ]
         values = [
             jax.random.wrap_key_data(x, impl=jax.random.key_impl(old))
             if _is_key(old)
@@ -143,6 +146,11 @@ def _others(
             yield f"{path} is {stored[path].shape}, not {like[path].shape}"
         elif stored[path].dtype != like[path].dtype:
             yield f"{path} is {stored[path].dtype}, not {like[path].dtype}"
+
+
+def _zero(x: Any) -> jax.Array:
+    """Like a leaf, whose own numbers may be gone."""
+    return jnp.zeros(x.shape, x.dtype, device=x.sharding)
 
 
 def _is_key(x: Any) -> bool:

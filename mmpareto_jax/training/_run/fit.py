@@ -146,10 +146,10 @@ class _Steps:
         self._ended = None
         found = jax.device_get(tally)
         steps = self._packing.steps(found)
-        last = Cut(step - (count - steps), steps, found)
+        step -= count - steps
         if self._packing.ended(found):
-            self.last = last
-        self._on_step(last.step, self._packing.record(found, steps))
+            self.last = Cut(step, steps, self._packing.going_on(found))
+        self._on_step(step, self._packing.record(found, steps))
 
     def cut(self, step: int) -> Cut:
         """The record as it is, on the host."""

@@ -18,6 +18,7 @@ from mmpareto_jax.training._run.placement import Placement
 from mmpareto_jax.training._run.state import TrainState
 
 Flags = dict[str, jax.Array]
+_PARAMS = "params/"
 
 
 class Faults(NamedTuple):
@@ -25,7 +26,8 @@ class Faults(NamedTuple):
 
     Attributes:
       anything: whether a loss is not, or anything that the step would have changed.
-      objectives: objective -> whether its loss is at fault, or its gradient.
+      objectives: objective -> whether its loss is at fault, or its gradient; or, where
+        nobody else's is, whether parameters are that it alone acts on.
       groups: group of parameters -> whether these are, or a gradient on them.
       elsewhere: whether anything else is: statistics of the model, what the rule or the
         method keeps.
@@ -73,27 +75,26 @@ def faults_of(
         if jnp.issubdtype(x.dtype, jnp.floating)
     }
     spoiled = placement.any_part(_spoiled, written, _written(before), _written(at))
-    objectives = {k: ~jnp.isfinite(found.losses[k]) for k in groups.objectives}
-    anything = jnp.stack([*objectives.values(), *spoiled.values()]).any()
+    lost = {k: ~jnp.isfinite(found.losses[k]) for k in groups.objectives}
+    anything = _any(*lost.values(), *spoiled.values())
     norms = _norms(before.opt_state[0], found.state)
-    by_path = {
-        path: spoiled[f"params/{path}"] for path, _ in named_leaves(after.params)
-    }
-    by_group: Flags = {}
+    objectives, by_group = dict(lost), dict[str, jax.Array]()
     for group, names in groups.groups.items():
-        own = [x for path, x in by_path.items() if groups.group_of(path) == group]
-        bad = jnp.stack([*own, jnp.array(False)]).any()
-        if group in norms:
-            for name, norm in zip(names, norms[group], strict=True):
-                objectives[name] |= ~jnp.isfinite(norm)
-            bad |= ~jnp.isfinite(norms[group]).all()
-        elif len(names) == 1:
-            objectives[names[0]] |= bad
-        by_group[group] = bad & anything
-    others = [x for name, x in spoiled.items() if not name.startswith("params/")]
-    elsewhere = jnp.stack([*others, jnp.array(False)]).any()
-    objectives = {k: x & anything for k, x in objectives.items()}
-    return Faults(anything, objectives, by_group, elsewhere)
+        by_group[group] = _any(*_of_group(spoiled, groups, group))
+        for name, norm in zip(names, norms.get(group, ()), strict=False):
+            objectives[name] |= ~jnp.isfinite(norm)
+            by_group[group] |= ~jnp.isfinite(norm)
+    nobody = ~_any(*objectives.values())
+    for group, names in groups.groups.items():
+        if len(names) == 1:  # nobody else acts there
+            objectives[names[0]] |= nobody & by_group[group]
+    others = [x for name, x in spoiled.items() if not name.startswith(_PARAMS)]
+    return Faults(
+        anything,
+        {k: x & anything for k, x in objectives.items()},
+        {k: x & anything for k, x in by_group.items()},
+        _any(*others),
+    )
 
 
 def undone(
@@ -119,6 +120,23 @@ def undone(
     return chosen._replace(
         step=before.step + goes_on, streak=jnp.where(goes_on, streak, before.streak)
     )
+
+
+def _any(*flags: jax.Array) -> jax.Array:
+    """Whether one of them is true; of none, that is not so."""
+    return jnp.stack([*flags, jnp.array(False)]).any()
+
+
+def _of_group(
+    spoiled: Flags, groups: mmp.ObjectiveGroups, group: str
+) -> list[jax.Array]:
+    """Of the parameters of a group."""
+    return [
+        x
+        for name, x in spoiled.items()
+        if name.startswith(_PARAMS)
+        and groups.group_of(name.removeprefix(_PARAMS)) == group
+    ]
 
 
 def _spoiled(new: Mapping[str, Any], old: Mapping[str, Any]) -> Flags:

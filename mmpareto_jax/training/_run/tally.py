@@ -76,6 +76,11 @@ class Tally(NamedTuple):
         """Whether one of its steps, fetched, has ended the run."""
         return bool(tally[_SUM, self.names.index(ENDED)])
 
+    def going_on(self, tally: np.ndarray) -> np.ndarray:
+        """The same, fetched, for a run that is tried again."""
+        column = self.names.index(ENDED)
+        return np.where(np.arange(len(self.names)) == column, self.empty(), tally)
+
     def record(self, tally: np.ndarray, steps: int) -> dict[str, Any]:
         """The metrics of an interval.
 
