@@ -37,9 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0; 1 where ``check`` finds something; 2 for a mistake in the call,
       or a file that cannot be read or written; 3 where a run of several processes has
-      lost one; 130 after Ctrl-C, and after SIGTERM and SIGHUP where a training could
-      end with a checkpoint; 141 where nobody reads what is printed any more; 143 and
-      129 where SIGTERM and SIGHUP ended a comparison, a sweep or a preparation.
+      lost one; 4 where steps that were not finite have ended a run of ``train`` (its
+      files are there, and a checkpoint of before them); 130 after Ctrl-C, and after
+      SIGTERM and SIGHUP where a training could end with a checkpoint; 141 where nobody
+      reads what is printed any more; 143 and 129 where SIGTERM and SIGHUP ended a
+      comparison, a sweep or a preparation.
     """
     command = ""
     try:

@@ -176,6 +176,12 @@ class Config(
         return self.steps or self.epochs * self.steps_per_epoch
 
     @property
+    def ends_after(self) -> int | None:
+        """The steps in a row, not finite, that end the run; None: none do."""
+        limits = {"skip": self.nonfinite_limit, "stop": 1, "continue": None}
+        return limits[self.on_nonfinite]
+
+    @property
     def record_steps(self) -> int:
         """The steps that a record is the mean of."""
         return self.log_every or max(1, self.num_steps // _RECORDS)

@@ -107,6 +107,14 @@ class Optimisation:
     weight_decay: float = option(
         1e-4, "added after the combination, as in the paper", NOT_NEGATIVE
     )
+    on_nonfinite: Literal["skip", "stop", "continue"] = option(
+        "skip",
+        "a step whose losses or update are not finite: skip changes nothing; stop ends "
+        "the run before it; continue takes it as it is",
+    )
+    nonfinite_limit: int = option(
+        10, "so many of them in a row end a run that skips them", SOME
+    )
     pullback: Literal["unroll", "vmap"] = option("unroll", "of the gradient engine")
     precision: Literal["f32", "bf16", "highest"] = option(
         "f32",

@@ -13,7 +13,7 @@ import numpy as np
 from mmpareto_jax.training._choices import spelled
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._options.groups import refuse_unused
-from mmpareto_jax.training._study.run_once import Record
+from mmpareto_jax.training._study.run_once import Record, score_of
 
 # Seeds of the tuning runs start here, so that none is also a final run.
 _FIRST_TUNING_SEED = 10_000
@@ -126,12 +126,13 @@ class Comparison:
         Returns:
           Method -> the one with the best mean of the main measure on validation; the
           first of equal ones, and of all where there are no records. One at which runs
-          ended in scores that are not finite comes after all at which fewer did.
+          diverged, or ended in scores that are not finite, comes after all at which
+          fewer did.
         """
 
         def rank(method: str, lr: float) -> tuple[float, float]:
             found = [
-                r.get("score", next(iter(r["validation"].values())))
+                score_of(r)
                 for r in records
                 if (r["method"], r["lr"]) == (method, lr)
                 and r["seed"] >= _FIRST_TUNING_SEED
