@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 
 import jax
@@ -416,7 +417,9 @@ def test_a_report_shows_it(tmp_path):
     config = dataclasses.replace(CONFIG, on_nonfinite="stop")
     with pytest.warns(UserWarning, match="not finite"):
         train(ALL, config, tmp_path / "bad")
-    page = write_report([tmp_path / "bad"], tmp_path / "report.html").read_text()
+    shutil.copytree(tmp_path / "bad", tmp_path / "worse")
+    runs = [tmp_path / "bad", tmp_path / "worse"]
+    page = write_report(runs, tmp_path / "report.html").read_text()
     assert "The run diverged" in page
     said = "1 of 1 steps was not finite (left: 1; on left+right: 1), which ended"
     assert said in page
