@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Collection
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli.devices import Devices
 from mmpareto_jax._cli.nearest import check_names
+from mmpareto_jax._cli.stopping import again, going_on, quiet_orbax
 from mmpareto_jax.training._choices import RuleName
 from mmpareto_jax.training._described.names import shortened
 
@@ -38,7 +41,12 @@ def train(arguments: dict[str, Any]) -> int:
     from mmpareto_jax.training._run.processes import is_first, told
 
     workdir = told(workdir)[0]  # that of the first process, whose clock named it
-    with contextlib.closing(TrainingProgress()) as progress, warnings.catch_warnings():
+    quiet_orbax()
+    with (
+        contextlib.closing(TrainingProgress()) as progress,
+        going_on(functools.partial(_resumed, workdir)),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", ".* not finite")  # it is said below
         result = train(
             config, workdir, resume=resume, callbacks=[progress], **devices.placement
@@ -47,13 +55,20 @@ def train(arguments: dict[str, Any]) -> int:
     code = DIVERGED if result.diverged else code
     if not is_first():
         return code
-    files = draw_figures(workdir)
+    with going_on(lambda: f"mmpareto plot {workdir}"):
+        files = draw_figures(workdir)
     _print_result(result, [path.name for path in files])
     if result.diverged:
         print(_diverged(result), file=sys.stderr)
     elif code:
         print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
     return code
+
+
+def _resumed(workdir: str) -> str:
+    """The command that goes on with the run, if it has begun."""
+    began = os.path.exists(os.path.join(workdir, "config.json"))
+    return f"mmpareto train --workdir {workdir} --resume" if began else again()
 
 
 def _diverged(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 
 from mmpareto_jax._whole_files import whole_file
 from mmpareto_jax.training._run.counts import NONFINITE
+from mmpareto_jax.training._run.damaged import move_aside, say
 
 # Rows of a tally.
 _SUM, _COUNT, _LOW, _HIGH = range(4)
@@ -161,13 +163,31 @@ def write_cut(workdir: Path, cut: Cut) -> None:
 
 
 def read_cut(workdir: Path, step: int) -> Cut | None:
-    """What a run that goes on from this step has to go on with, if anything."""
-    path = workdir / _CUT
+    """What a run that goes on from this step has to go on with, if anything.
+
+    A file that cannot be read is moved aside, with a warning: the record that was cut
+    off there stays one of fewer steps.
+    """
+    try:
+        cut = _read_cut(workdir / _CUT)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        aside = move_aside(workdir, workdir / _CUT)
+        say(f"workdir {workdir}: unreadable {_CUT}, moved to {aside}: {error}")
+        return None
+    return cut if cut and cut.step == step else None
+
+
+def has_cut(workdir: Path, step: int) -> bool:
+    """Whether `read_cut` finds one."""
+    cut = _read_cut(workdir / _CUT)
+    return cut is not None and cut.step == step
+
+
+def _read_cut(path: Path) -> Cut | None:
     if not path.exists():
         return None
-    with np.load(path) as found:
-        cut = Cut(int(found["step"]), int(found["steps"]), found["tally"])
-    return cut if cut.step == step else None
+    with np.load(path, allow_pickle=False) as found:
+        return Cut(int(found["step"]), int(found["steps"]), found["tally"])
 
 
 def forget_cut(workdir: Path) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._study.compare import Together, compare_share
+from mmpareto_jax.training._study.compare import compare_share
 from mmpareto_jax.training._study.comparison import Comparison
 from mmpareto_jax.training._study.records import read_measures
 from mmpareto_jax.training._study.run_once import Record
+from mmpareto_jax.training._study.runs import Together
 from mmpareto_jax.training._study.scores import Difference, holm, mean_of
 from mmpareto_jax.training._study.shares import PATIENCE, Share
 from mmpareto_jax.training._study.summary import CONTROL, summarize
