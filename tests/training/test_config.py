@@ -161,6 +161,8 @@ def test_a_config_that_was_written_before_is_read(tmp_path):
         "smooth": None,
         "probe_every": 0,
         "log_every": None,
+        "on_nonfinite": "skip",
+        "nonfinite_limit": 10,
     }  # options that came after it
     assert set(written) == set(default) - set(later)
     config = read_config(tmp_path)

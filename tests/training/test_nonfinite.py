@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 
 import jax
@@ -26,6 +27,7 @@ from mmpareto_jax.training import (
     read_metrics,
     summarize,
     train,
+    write_report,
 )
 from mmpareto_jax.training._run.checkpoint import Checkpoints
 from mmpareto_jax.training._run.counts import Nonfinite
@@ -409,3 +411,16 @@ def test_the_sentence():
     assert Nonfinite(1, 9, {}, {"other state": 1}, 4).said("stop") == (
         "1 of 9 steps was not finite (on other state: 1), which ended the run"
     )
+
+
+def test_a_report_shows_it(tmp_path):
+    config = dataclasses.replace(CONFIG, on_nonfinite="stop")
+    with pytest.warns(UserWarning, match="not finite"):
+        train(ALL, config, tmp_path / "bad")
+    shutil.copytree(tmp_path / "bad", tmp_path / "worse")
+    runs = [tmp_path / "bad", tmp_path / "worse"]
+    page = write_report(runs, tmp_path / "report.html").read_text()
+    assert "The run diverged" in page
+    said = "1 of 1 steps was not finite (left: 1; on left+right: 1), which ended"
+    assert said in page
+    assert "bad (diverged)" in page

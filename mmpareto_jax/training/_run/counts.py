@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 # What is no group of parameters: statistics, and what rules and methods keep.
 ELSEWHERE = "other state"
+# The metric of a step that says whether it was one, and the last part of a group's.
+NONFINITE = "nonfinite"
 _DONE = {
     "skip": "skipped",
     "stop": "which ended the run",
@@ -42,15 +44,16 @@ class Nonfinite(NamedTuple):
     ) -> Nonfinite:
         """Of the records of steps."""
         records = list(records)
-        bad = [r for r in records if r.get("nonfinite")]
+        bad = [r for r in records if r.get(NONFINITE)]
 
         def count(name: str) -> int:
             return sum(int(r.get(name, 0)) for r in bad)
 
-        own = {k: count(f"nonfinite/{k}") for k in objectives}
-        by_group = {k: count(f"{k}/nonfinite") for k in [*groups, ELSEWHERE]}
+        own = {k: count(f"{NONFINITE}/{k}") for k in objectives}
+        named = dict.fromkeys([*groups, ELSEWHERE])
+        by_group = {k: count(f"{k}/{NONFINITE}") for k in named}
         return cls(
-            count("nonfinite"),
+            count(NONFINITE),
             sum(int(r.get("steps", 1)) for r in records),
             {k: n for k, n in own.items() if n},
             {k: n for k, n in by_group.items() if n},

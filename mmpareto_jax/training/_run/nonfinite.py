@@ -12,7 +12,7 @@ import mmpareto_jax as mmp
 from mmpareto_jax._combine.state import AggregateState
 from mmpareto_jax._gradients.groups import named_leaves
 from mmpareto_jax._gramians.min_norm import SolverReport
-from mmpareto_jax.training._run.counts import ELSEWHERE
+from mmpareto_jax.training._run.counts import ELSEWHERE, NONFINITE
 from mmpareto_jax.training._run.gradients import Combined
 from mmpareto_jax.training._run.placement import Placement
 from mmpareto_jax.training._run.state import TrainState
@@ -40,10 +40,10 @@ class Faults(NamedTuple):
 
     def metrics(self) -> dict[str, jax.Array]:
         """As the records have them, which count them."""
-        own = {f"nonfinite/{k}": x for k, x in self.objectives.items()}
-        groups = {f"{k}/nonfinite": x for k, x in self.groups.items()}
-        groups[f"{ELSEWHERE}/nonfinite"] = self.elsewhere
-        return {"nonfinite": self.anything, **own, **groups}
+        own = {f"{NONFINITE}/{k}": x for k, x in self.objectives.items()}
+        groups = {f"{k}/{NONFINITE}": x for k, x in self.groups.items()}
+        groups[f"{ELSEWHERE}/{NONFINITE}"] = self.elsewhere
+        return {NONFINITE: self.anything, **own, **groups}
 
 
 def faults_of(

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax._whole_files import whole_file
+from mmpareto_jax.training._run.counts import NONFINITE
 from mmpareto_jax.training._run.damaged import move_aside, say
 
 # Rows of a tally.
 _SUM, _COUNT, _LOW, _HIGH = range(4)
-# The metrics of a step that say whether it was not finite, and whether it has ended the
-# run; and that no mean is made of.
-NONFINITE, ENDED = "nonfinite", "ended"
+# The metric of a step that says whether it has ended the run.
+ENDED = "ended"
 _OF_GROUPS = ("cosine", "conflict", "magnitude")
 _CUT = "unfinished_record.npz"
 
