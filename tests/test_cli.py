@@ -267,7 +267,8 @@ def test_compare_says_first_how_long_it_is(tmp_path, monkeypatch, capsys):
     )
     path = tmp_path / "comparison.json"
     path.write_text(json.dumps(dataclasses.asdict(plan)))
-    records = [{"method": "uniform", "lr": 0.1, "seed": i} for i in range(3)]
+    rest = {"validation": {"accuracy/joint": 0.5}, "test": {}, "groups": {}}
+    records = [{"method": "uniform", "lr": 0.1, "seed": i, **rest} for i in range(3)]
     lines = "".join(f"{json.dumps(record)}\n" for record in records)
     (tmp_path / "runs.jsonl").write_text(lines)
     assert main(arguments) == 2

@@ -9,6 +9,7 @@ import hashlib
 from typing import Any
 
 from mmpareto_jax._cli import progress as _progress
+from mmpareto_jax._cli.devices import check_workers
 
 FAULTY = 1
 
@@ -16,8 +17,7 @@ FAULTY = 1
 def prepare(arguments: dict[str, Any]) -> int:
     name, raw, out = (arguments.pop(k) for k in ("name", "raw", "out"))
     workers = arguments.pop("workers")
-    if workers < 1:
-        raise ValueError(f"--workers: expected at least 1, got {workers}")
+    check_workers(workers)
     given = {k: v for k, v in arguments.items() if v is not None}
     from mmpareto_jax.data.sources import options_of, plan_of, prepare
 

@@ -21,7 +21,7 @@ from mmpareto_jax.training import (
     read_runs,
     summarize,
 )
-from mmpareto_jax.training._study import compare as compare_module
+from mmpareto_jax.training._study import runs as _runs
 from mmpareto_jax.training._study import together as _together
 from mmpareto_jax.training._study.summary import legend
 from mmpareto_jax.training._study.together import Measured
@@ -72,7 +72,7 @@ def faked(monkeypatch):
         return fake(config)
 
     monkeypatch.setattr(_together, "run_once", run)
-    monkeypatch.setattr(compare_module, "measure", lambda *_, **__: Measured(1, None))
+    monkeypatch.setattr(_runs, "measure", lambda *_, **__: Measured(1, None))
     return calls
 
 
@@ -103,7 +103,7 @@ def test_a_methods_spelling_does_not_matter(faked, tmp_path):
 def test_only_what_is_missing_is_run(faked, tmp_path):
     whole = compare(PLAN, tmp_path)
     lines = (tmp_path / "runs.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "runs.jsonl").write_text("".join(lines[:8]) + lines[8][:20] + "\n")
+    (tmp_path / "runs.jsonl").write_text("".join(lines[:8]) + lines[8][:20])
     faked.clear()
     again = compare(PLAN, tmp_path)
     assert len(faked) == len(whole) - 8

@@ -387,7 +387,6 @@ def test_the_command(run, tmp_path, monkeypatch, capsys):
         ({"config.json": b"\xff"}, "unreadable config.json: "),
         ({"config.json": '{"config": {}}', "result.json": "{"}, "unreadable result.js"),
         ({"config.json": '{"config": {}}', "result.json": '{"a": 1}'}, "not readable"),
-        ({"config.json": '{"config": {}}', "metrics.jsonl": "[1]"}, "not readable"),
         ({"config.json": '{"config": {}, "versions": 1}'}, "not readable"),
         ({"comparison.json": "{"}, "unreadable comparison.json: "),
         ({"comparison.json": '{"config": {"new": 1}}'}, "not readable"),

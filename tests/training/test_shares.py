@@ -36,7 +36,9 @@ def quick(monkeypatch):
 
 
 def record(config):
-    return {"method": config.method, "lr": config.lr, "seed": config.seed}
+    scores = {k: {"accuracy/mean": 0.5} for k in ("validation", "test")}
+    run = {"method": config.method, "lr": config.lr, "seed": config.seed}
+    return run | scores | {"groups": {}}
 
 
 def write(workdir, process_id, configs):

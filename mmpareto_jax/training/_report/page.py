@@ -22,6 +22,7 @@ from mmpareto_jax.training._study.records import (
     read_comparison,
     read_measures,
     read_runs,
+    read_step_times,
 )
 from mmpareto_jax.training._study.summary import legend, summarize, table_cells
 
@@ -144,7 +145,7 @@ def _comparison(workdir: Path) -> Iterator[str]:
             f"Without a row yet: {html.escape(', '.join(missing))}.</p>"
         )
     if rows:
-        times = read_record(workdir / "step_times.json")
+        times = read_step_times(workdir)
         there = all(row.method in times for row in rows)
         head, *lines = table_cells(rows, measures, times if there else None)
         yield html.table(head, lines)
