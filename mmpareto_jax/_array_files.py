@@ -82,7 +82,10 @@ def _read_head(file: IO[bytes], size: int) -> Head:
     version = np.lib.format.read_magic(file)
     if version not in _HEADS:
         raise ValueError(f"its npy version {version} is none of numbers or strings")
-    shape, _, dtype = _HEADS[version](file)
+    try:
+        shape, _, dtype = _HEADS[version](file)
+    except Exception:  # whatever the text of a head can be
+        raise ValueError("its head is no npy head") from None
     if dtype.hasobject:
         raise ValueError("it holds Python objects: write numbers or strings")
     if dtype.kind not in "biufcSU" or not dtype.itemsize:

@@ -26,6 +26,8 @@ from mmpareto_jax.data.sources._plan import (
 
 # Examples that one process decodes at a time, and what a stop loses at most.
 CHUNK = 32
+# Chunks that are given to a process at a time.
+_AHEAD = 2
 
 Chunk = tuple[Path, Sequence[Example]]
 
@@ -38,8 +40,8 @@ def decode_all(
     Args:
       decode: of the plan.
       chunks: where a chunk's arrays and its report go, and its examples.
-      workers: processes. One that dies costs nothing but time: its chunk is decoded
-        again, apart from the others.
+      workers: processes. One that dies costs nothing but time: what it may have
+        decoded is decoded again, and where one dies again, each example apart.
     """
     missing = []
     for chunk in chunks:
@@ -57,23 +59,32 @@ def decode_all(
             for path, problems in _decode_together(decode, missing, workers):
                 missing = [chunk for chunk in missing if chunk[0] != path]
                 yield problems
-        # A clip that kills its decoder takes the pool with it. It is one of the first.
+        # A clip that kills its decoder takes the pool with it.
         except BrokenProcessPool:
-            suspects, missing = missing[: 2 * workers], missing[2 * workers :]
-            for path, examples in suspects:
-                done = _problems_of(path)
-                yield _decode_apart(decode, path, examples) if done is None else done
+            suspects = missing[: _AHEAD * workers]
+            try:
+                for _, problems in _decode_together(decode, suspects, 1, ahead=1):
+                    missing = missing[1:]
+                    yield problems
+            except BrokenProcessPool:
+                (path, examples), *missing = missing
+                yield _decode_chunk(_unless_killed(decode, examples), path, examples)
 
 
 def _decode_together(
-    decode: Callable[[Example], Arrays], chunks: Sequence[Chunk], workers: int
+    decode: Callable[[Example], Arrays],
+    chunks: Sequence[Chunk],
+    workers: int,
+    *,
+    ahead: int = _AHEAD,
 ) -> Iterator[tuple[Path, list[Problem]]]:
-    """No more chunks at a time than could be the cause if a process dies."""
+    """No more chunks at a time than are suspects where a process dies."""
     waiting = iter(chunks)
     jobs: dict[Any, Path] = {}
     with tied_pool(workers) as pool:
         while True:
-            for path, examples in itertools.islice(waiting, 2 * workers - len(jobs)):
+            more = ahead * workers - len(jobs)
+            for path, examples in itertools.islice(waiting, more):
                 jobs[pool.submit(_decode_chunk, decode, path, examples)] = path
             if not jobs:
                 return
@@ -83,23 +94,20 @@ def _decode_together(
                 yield jobs.pop(job), problems
 
 
-def _decode_apart(
-    decode: Callable[[Example], Arrays], path: Path, examples: Sequence[Example]
-) -> list[Problem]:
-    """A chunk in a process of its own; if it dies too, every example in its own."""
-    with contextlib.suppress(BrokenProcessPool), tied_pool(1) as pool:
-        return pool.submit(_decode_chunk, decode, path, examples).result()
-    alive = []
-    for example in examples:
+def _unless_killed(
+    decode: Callable[[Example], Arrays], examples: Sequence[Example]
+) -> Callable[[Example], Arrays]:
+    """Decodes those that another process has survived."""
+    alive: dict[Example, bool] = {}
+    while len(alive) < len(examples):
         try:
             with tied_pool(1) as pool:
-                alive.append(pool.submit(_survives, decode, example).result())
+                for example in examples[len(alive) :]:
+                    job = pool.submit(_survives, decode, example)
+                    alive[example] = job.result()
         except BrokenProcessPool:
-            alive.append(False)
-    apart = functools.partial(
-        _unless_it_kills, decode, dict(zip(examples, alive, strict=True))
-    )
-    return _decode_chunk(apart, path, examples)
+            alive[examples[len(alive)]] = False
+    return functools.partial(_unless_it_kills, decode, alive)
 
 
 def _survives(decode: Callable[[Example], Arrays], example: Example) -> bool:

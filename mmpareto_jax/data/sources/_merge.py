@@ -68,7 +68,10 @@ def merge(
 def _decoded(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a chunk; one that is damaged is decoded again by the next call."""
     try:
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+        with (
+            path.with_suffix(".npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         path.with_suffix(".npz").unlink(missing_ok=True)

@@ -469,7 +469,10 @@ LEFT_OUT = {
     "flv lists a clip": (
         "crema-d",
         FLV,
-        names_another(FLV, "ffconcat version 1.0\nfile '{}'\n"),
+        lambda raw: (
+            names_another(FLV, "ffconcat version 1.0\nfile 'other'\n")(raw),
+            (raw / FLV).with_name("other").symlink_to(raw.parent / "outside.avi"),
+        ),
         "Error",
     ),
     "avi names a clip": ("ucf-101", AVI, names_another(AVI, PLAYLIST), "Error"),
