@@ -14,7 +14,13 @@ from typing import Any, Literal, overload
 from mmpareto_jax.training._choices import is_own
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._study.comparison import Comparison
-from mmpareto_jax.training._study.records import Records, claim, describe, read_runs
+from mmpareto_jax.training._study.records import (
+    Records,
+    claim,
+    describe,
+    read_runs,
+    unclaim,
+)
 from mmpareto_jax.training._study.run_once import Record
 from mmpareto_jax.training._study.shares import PATIENCE, Share
 from mmpareto_jax.training._study.together import Measured, measure, run_together
@@ -146,27 +152,40 @@ def compare_share(
         workers = default_workers() if task is None else 1
     _check(task, workers, together)
     made, comparison = _settled(task, comparison)
-    claim(workdir, comparison)
-    if share.is_first:
-        describe(workdir, made.measures, {})
-    runs = _Runs(task, workers, together)
-    tuning = comparison.tuning()
-    total = len(tuning) + len(comparison.methods) * comparison.seeds
-    records = read_runs(workdir)
-    with contextlib.closing(Records(workdir, share.process_id)) as file:
-        for stage in ("tuning", "final"):
-            configs = tuning if stage == "tuning" else comparison.final(records)
-            missing = share.missing(configs, records)
-            for record in runs.all(missing, inspect and stage == "final"):
-                file.append(record)
-                records.append(record)
-                if progress is not None:
-                    progress(len(records), total, f"{stage}: {record['method']}")
-            if share.is_first:
-                describe(workdir, made.measures, runs.timed())
-            if stage == "tuning" or share.is_first:
-                records = share.wait(workdir, configs)
+    with _claimed(workdir, comparison, share):
+        if share.is_first:
+            describe(workdir, made.measures, {})
+        runs = _Runs(task, workers, together)
+        tuning = comparison.tuning()
+        total = len(tuning) + len(comparison.methods) * comparison.seeds
+        records = read_runs(workdir)
+        with contextlib.closing(Records(workdir, share.process_id)) as file:
+            for stage in ("tuning", "final"):
+                configs = tuning if stage == "tuning" else comparison.final(records)
+                missing = share.missing(configs, records)
+                for record in runs.all(missing, inspect and stage == "final"):
+                    file.append(record)
+                    records.append(record)
+                    if progress is not None:
+                        progress(len(records), total, f"{stage}: {record['method']}")
+                if share.is_first:
+                    describe(workdir, made.measures, runs.timed())
+                if stage == "tuning" or share.is_first:
+                    records = share.wait(workdir, configs)
     return records
+
+
+@contextlib.contextmanager
+def _claimed(workdir: Path, comparison: Comparison, share: Share) -> Iterator[None]:
+    """Where no run comes to an end, the directory is left as it was found."""
+    is_new = not (workdir / "comparison.json").exists()
+    claim(workdir, comparison)
+    try:
+        yield
+    except Exception:
+        if is_new and share.is_first and not read_runs(workdir):
+            unclaim(workdir)
+        raise
 
 
 def _check(task: Task | None, workers: int, together: Together) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -48,6 +49,14 @@ def claim(workdir: Path, comparison: Comparison) -> None:
         return
     workdir.mkdir(parents=True, exist_ok=True)
     _write(path, dataclasses.asdict(comparison))
+
+
+def unclaim(workdir: Path) -> None:
+    """Takes back what a comparison wrote that never finished a run."""
+    for name in ("comparison.json", "environment.json", "runs.jsonl"):
+        (workdir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # others' files may be there
+        workdir.rmdir()
 
 
 def describe(
