@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli.devices import Devices
 from mmpareto_jax._cli.nearest import check_names
+from mmpareto_jax._cli.paths import make_room
 from mmpareto_jax._cli.stopping import again, going_on, quiet_orbax
 from mmpareto_jax.training._choices import RuleName
 from mmpareto_jax.training._described.names import shortened
@@ -148,10 +149,10 @@ def _trajectories(arguments: dict[str, Any]) -> int:
     name, methods = arguments["problem"], arguments["methods"]
     check_names("problem", [name], problems.PROBLEMS)
     check_names("method", methods or (), _library_methods())
+    path = Path(arguments["out"] or f"{name}.png")
+    make_room(path, endings=(".png", ".pdf", ".svg"))
     problem = problems.PROBLEMS[name]()
     found = problems.compare_trajectories(problem, methods or problems.METHODS)
-    path = Path(arguments["out"] or f"{name}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
     problems.draw_trajectories(problem, found.trajectories, path)
     print(found.table())
     print(f"\n{path}")

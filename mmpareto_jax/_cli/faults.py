@@ -59,14 +59,15 @@ def _line(error: BaseException, command: str) -> tuple[str, int]:
     """What is said, and the exit code."""
     kind, place = type(error).__name__, _place(error)
     where = f" ({place})" if place else ""
-    reason = _reason(error)
+    reason = _reason(error) or kind
     if _lacks_memory(error):
         less = f"; less takes a smaller {_LESS[command]}" if command in _LESS else ""
-        return f"out of memory: {reason}{less}{where}", USAGE_ERROR
+        return f"out of memory: {reason}{where}{less}", USAGE_ERROR
     if isinstance(error, ValueError | OSError):
-        return f"{reason or kind}{where}", USAGE_ERROR
+        return f"{reason}{where}", USAGE_ERROR
     whose = f"in {place}" if place else "of mmpareto_jax itself"
-    return f"{kind}: {reason}: a fault {whose}", FAULT
+    said = kind if reason == kind else f"{kind}: {reason}"
+    return f"{said}: a fault {whose}", FAULT
 
 
 def _reason(error: BaseException) -> str:

@@ -127,7 +127,8 @@ def _division(command: argparse.ArgumentParser) -> None:
 
 
 def _together(text: str) -> int | str:
-    return text if text == "auto" else int(text)
-
-
-_together.__name__ = "auto or int"
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected auto or at least 1, got {text}")
+    return int(text)

@@ -52,6 +52,7 @@ def compare(arguments: dict[str, Any]) -> int:
     from mmpareto_jax.training._study.summary import legend
 
     comparison = training.Comparison(config, **plan)
+    _check_share(division)
     workdir = Path(workdir or f"runs/compare-{config.task.replace(':', '-')}")
     there = len(look(workdir)[0])
     if not there or training.read_comparison(workdir) == comparison:
@@ -90,6 +91,14 @@ def _compared(config: Config) -> tuple[MethodName, ...]:
     # Without modalities of one label there is no joint loss alone to train by.
     several = make_task(config).detached is None
     return COMPARED_LOSSES if several else COMPARED
+
+
+def _check_share(division: dict[str, Any]) -> None:
+    """Raises ValueError for a share that there is not, before any announcement."""
+    from mmpareto_jax.training._study.shares import Share
+
+    names = ("num_processes", "process_id", "patience")
+    Share(**{name: division[name] for name in names})
 
 
 def _leave_to_the_first(division: dict[str, Any], workdir: Any) -> int:
@@ -134,6 +143,7 @@ def sweep(arguments: dict[str, Any]) -> int:
     workdir = Path(arguments.pop("workdir"))
     given = {k: v for k, v in arguments.items() if v is not None}
     check_names("setting", given.get("settings", ()), training.SETTINGS)
+    _check_share(given)
     settings = given.get("settings", tuple(training.SETTINGS))
     plan = inspect.signature(training.sweep).parameters
     each = 2 * (len(plan["lr_grid"].default) + given["seeds"])

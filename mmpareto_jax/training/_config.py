@@ -88,7 +88,7 @@ class Config(
       (32, 2000, 124)
       >>> Config(lr=-1.0)
       Traceback (most recent call last):
-      ValueError: lr: expected a finite number > 0, got -1.0
+      ValueError: lr: expected a finite number > 0 that float32 holds, got -1.0
       >>> Config("multi-digits", method="ogm")
       Traceback (most recent call last):
       ValueError: method: expected one for multi-task tasks, got ogm

@@ -87,7 +87,7 @@ class Model:
     width: int = option(
         64,
         "of the features; the CNN's layers have 1/4, 1/2 and 1/1",
-        Limit(lambda x: 0 < x <= 2**16 and x % 4 == 0, "a multiple of 4, up to 65536"),
+        Limit(lambda x: 0 < x <= 8192 and x % 4 == 0, "a multiple of 4, up to 8192"),
     )
 
 

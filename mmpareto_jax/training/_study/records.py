@@ -53,6 +53,14 @@ def claim(workdir: Path, comparison: Comparison) -> None:
     _write(path, dataclasses.asdict(comparison))
 
 
+def unclaim(workdir: Path) -> None:
+    """Takes back what a comparison wrote that never finished a run."""
+    for name in ("comparison.json", "environment.json", "runs.jsonl"):
+        (workdir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # others' files may be there
+        workdir.rmdir()
+
+
 def describe(
     workdir: Path, measures: Sequence[Measure], timed: Mapping[str, Any]
 ) -> None:

@@ -117,17 +117,20 @@ def sweep(
             raise ValueError(f"settings: expected some of {list(SETTINGS)}, got {name}")
     workdir = Path(workdir)
     share = Share(num_processes, process_id, patience, watched=workdir)
-    rows = []
-    for number, name in enumerate(settings):
-        if progress is not None:
-            progress(number, len(settings), name)
-        comparison = Comparison(
+    comparisons = {
+        name: Comparison(
             dataclasses.replace(config, **SETTINGS[name]),
             _METHODS,
             lr_grid,
             seeds,
             tune_seeds,
         )
+        for name in settings
+    }
+    rows = []
+    for number, (name, comparison) in enumerate(comparisons.items()):
+        if progress is not None:
+            progress(number, len(settings), name)
         directory = workdir / name.replace(" ", "-").replace("%", "percent")
         records = compare_share(
             None,
