@@ -214,7 +214,7 @@ def _train(run: _Run, resume: bool, callbacks: Sequence[Callback]) -> Result:
             forget_cut(workdir)
         hear.on_end(result)
     if result.nonfinite.steps and is_first():
-        warnings.warn(result.nonfinite.said(config.on_nonfinite), stacklevel=2)
+        warnings.warn(result.nonfinite.said(config.on_nonfinite), stacklevel=3)
     return result
 
 
@@ -314,7 +314,9 @@ class _Run:
 
 def _on_another_try(state: TrainState, config: Config) -> TrainState:
     """The state of a run that goes on, where it had been ended: it counts anew."""
-    if config.ends_after and diverged(int(state.streak), config.ends_after):
+    over = int(state.step) >= config.num_steps
+    ended = config.ends_after and diverged(int(state.streak), config.ends_after)
+    if ended and not over:
         return state._replace(streak=state.streak * 0)
     return state
 
