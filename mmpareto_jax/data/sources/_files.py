@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mmpareto_jax._whole_files import write_whole
+from mmpareto_jax._whole_files import naming, write_whole
 
 SPLITS = ("train", "validation", "test")
 # Of an array: it becomes a part of a file's name, and of an attribute's.
@@ -53,8 +53,9 @@ def write_head(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 
 def write_rows(file: BinaryIO, rows: np.ndarray, dtype: np.dtype) -> None:
-    """Goes on with it."""
-    file.write(np.ascontiguousarray(rows, dtype).data)
+    """Goes on with it; an error names this file, where others are open too."""
+    with naming(Path(file.name)):
+        file.write(np.ascontiguousarray(rows, dtype).data)
 
 
 def read_json(path: Path) -> Any:
