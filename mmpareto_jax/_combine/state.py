@@ -162,7 +162,11 @@ def _of_weights(
     before, size = _length([weights] * len(of_leaves), g.leaves)
     after, own_size = _length(of_leaves, g.leaves)
     # In this order nothing is out of range that is not so in the result.
-    changed = (weights / size) * (own_size * after / jnp.where(before > 0, before, 1.0))
+    length = own_size * after / jnp.where(before > 0, before, 1.0)
+    factor = length / size
+    changed = jnp.where(
+        jnp.isfinite(factor), weights * factor, (weights / size) * length
+    )
     effective = jnp.where(before > 0, changed, weights)
     return {"weights": effective / g.rows, "magnitude": _mean(effective, g.rows)}
 

@@ -60,7 +60,7 @@ def _slopes(cosines: jax.Array, y: jax.Array, p: jax.Array) -> jax.Array:
     Its diagonal is not less than rounding error, in which a large y would leave it: of
     two equal gradients it would be singular.
     """
-    least = len(y) * np.finfo(y.dtype).eps
+    least = 64 * len(y) * np.finfo(y.dtype).eps
     return cosines + jnp.diag(jnp.maximum(p * y ** (-p - 1), least))
 
 

@@ -87,6 +87,14 @@ def test_min_norm(num, data):
         assert not point.any()
 
 
+def test_min_norm_of_a_zero_row_beside_rows_that_are_far_apart():
+    """The search found NaN here: the ratio of the scales is beyond float32."""
+    drawn = np.zeros((3, SIZE), np.float32)
+    drawn[0, :2], drawn[1, 2] = 9e17, 1e-22
+    g = gramians(3)(drawn)
+    np.testing.assert_array_equal(solved(3)(g.total, g.rows).weights, [0, 0, 1])
+
+
 @pytest.mark.parametrize("num", [3, 8])
 @given(data=st.data())
 def test_nonnegative_qp(num, data):
@@ -121,6 +129,20 @@ def test_balance(num, data):
     assert np.isfinite(found).all()
     assert np.all(np.asarray(found) > 0)
     assert np.isfinite(report.gap)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_balance_of_two_equal_gradients_and_one_that_is_far_shorter(alpha):
+    """The search found a system that is singular in float32, and no step taken."""
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, SIZE))
+    last = rng.normal(size=SIZE) - 3 * second
+    drawn = np.array([1e3 * first, 1e3 * second, 1e3 * second, 1e-36 * last])
+    g = gramians(4)(drawn.astype(np.float32))
+    found, report = jax.jit(balance)(g.total, alpha, g.rows)
+    assert np.isfinite(found).all()
+    assert report.iterations > 0
+    assert report.gap < 1e-5
 
 
 @given(rows(5, SIZE))

@@ -150,3 +150,8 @@ def test_a_short_gradient_alone_beside_a_long_one():
     for keep in ("rows", "gramian"):
         for found in combined(keep)(drawn):
             np.testing.assert_allclose(found, expected, rtol=4 * EPS)
+    tx = mmp.mmpareto(2, variant="official")
+    found, state = jax.jit(tx.update)(drawn[:2], tx.init(jnp.zeros(9)))
+    expected = 1.5 * drawn[:2].astype(np.float64).sum(0)
+    np.testing.assert_allclose(found, expected, rtol=4 * EPS)
+    np.testing.assert_allclose(mmp.diagnostics(state)["all"]["weights"], 1.5, 1e-6)
