@@ -8,9 +8,10 @@ import re
 import shlex
 import sys
 
+import jax
 import pytest
 
-from mmpareto_jax.cli import main
+from mmpareto_jax import cli
 
 # What is to come stands on standard error before it begins.
 ANNOUNCED = re.compile(
@@ -27,7 +28,7 @@ def call(tmp_path, monkeypatch, capsys):
 
     def called(*arguments, code=2):
         before = tree(tmp_path)
-        assert main(arguments) == code
+        assert cli.main(arguments) == code
         out, err = capsys.readouterr()
         lines = [x for x in err.splitlines() if not ANNOUNCED.match(x)]
         assert (out, len(lines)) == ("", 1), err
@@ -318,3 +319,48 @@ def test_a_wrong_task_of_the_users_own(code, call, tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(code + "\n")
     line = call("train", "own:task", "--workdir", "r")
     assert OWN[code].replace("OWN", str(tmp_path / "own.py")) in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (RecursionError("too deep"), 70, "RecursionError: too deep: a fault "),
+        (TypeError("no\nreally"), 70, "TypeError: no: a fault "),
+        (AssertionError(), 70, "AssertionError: a fault "),
+        (SystemExit("x"), 70, "SystemExit: x: a fault "),
+        (MemoryError("2 TiB"), 2, "out of memory: 2 TiB"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB\nmore"),
+            2,
+            "out of memory: RESOURCE_EXHAUSTED: 9 GiB",
+        ),
+        (jax.errors.JaxRuntimeError("INTERNAL: x"), 70, "JaxRuntimeError: INTERNAL: x"),
+        (OSError("no number"), 2, "no number"),
+        (OSError(28, "No space left on device"), 2, "No space left on device"),
+        (ValueError("a" * 5000), 2, "a" * 900),
+    ],
+    ids=lambda x: repr(x)[:30],
+)
+def test_what_a_command_does_not_expect(error, code, message, call, monkeypatch):
+    """A fault has an exit code of its own, and says how its traceback is seen."""
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setitem(cli._RUN, "check", fails)
+    line = call("check", "r", code=code)
+    assert line.startswith(f"mmpareto: {message}")
+    assert f"{__file__}, line " in line or len(line) > 1000
+    assert line.endswith("--debug shows the traceback") == (code == 70)
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "check"), ("check", "--debug")])
+def test_debug_shows_the_traceback(arguments, monkeypatch, capsys):
+    def fails(*_):
+        raise KeyError("x")
+
+    monkeypatch.setitem(cli._RUN, "check", fails)
+    assert cli.main([*arguments, "r"]) == 70
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert "KeyError: 'x'\nmmpareto: KeyError: 'x': a fault in " in err
