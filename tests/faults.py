@@ -1,9 +1,9 @@
 """Commands while something fails: a disk that fills, a process that is killed.
 
-``python faults.py FAULT COMMAND DIRECTORY BOUND...`` does a command on so little
-space and again when there is enough, and prints a line of JSON for each bound. FAULT is ``disk``, a file system of so many KiB (as root, in a mount namespace of
-its own), or ``files``, no file of which grows beyond so many bytes. It stands in
-``tests/training``, where ``small_tasks`` is.
+``python faults.py FAULT COMMAND DIRECTORY BOUND...`` does a command on so little space
+and again when there is enough, and prints a line of JSON for each bound. FAULT is
+``disk``, a file system of so many KiB (as root, in a mount namespace of its own), or
+``files``, no file of which grows beyond so many bytes.
 """
 
 import contextlib
