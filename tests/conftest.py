@@ -9,7 +9,7 @@ import jax
 import pytest
 
 # Run by hand: they need what no test needs, PyTorch for one. And a script of a test.
-collect_ignore_glob = ["benchmarks/*", "several_processes.py"]
+collect_ignore_glob = ["benchmarks/*", "several_processes.py", "faults.py"]
 
 # No command that is tested in this process keeps programs in the user's cache.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")

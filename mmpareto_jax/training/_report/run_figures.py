@@ -44,17 +44,23 @@ def draw_figures(workdir: str | Path) -> list[Path]:
       The files.
 
     Raises:
-      ValueError: the directory holds no metrics.
+      ValueError: the directory holds no metrics, or some that are no numbers.
       OSError: a file cannot be written.
     """
     workdir = Path(workdir)
     records = read_metrics(workdir)
     if not any(r["split"] == "train" for r in records):
         raise ValueError(f"workdir {workdir}: holds no metrics to plot")
+    try:
+        figures = run_figures(records)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"workdir {workdir}: metrics.jsonl has values that cannot be drawn: {error}"
+        ) from None
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
     paths = []
-    for name, figure in run_figures(records).items():
+    for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
         save(figure, paths[-1], dpi=130)
     return paths
