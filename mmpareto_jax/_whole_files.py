@@ -10,6 +10,21 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What fails inside without naming a file names this one.
+
+    Raises:
+      OSError: as it came, with a file name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file beside `path` to write to, which takes its place when all is on disk.
 

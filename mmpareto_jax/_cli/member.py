@@ -7,15 +7,17 @@ sentence how that ended.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
+
+from mmpareto_jax.training._run.signals import ending_signals
 
 # The exit code where the run has lost a process.
 LOST = 3
@@ -57,7 +59,7 @@ def watch(argv: Sequence[str]) -> int:
         pass_fds=(errors,),
         start_new_session=True,  # so that Ctrl-C reaches it once, from here
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, lambda number, _: child.send_signal(number))
     lost = _pass_on(child.stderr)
     code = child.wait()
@@ -80,7 +82,8 @@ def _pass_on(stream: Any) -> bool:
     for line in stream:
         lost = lost or bool(_COORDINATION.match(line))
         if line.strip() and not (lost or _CHATTER.search(line)):
-            os.write(2, line)
+            with contextlib.suppress(OSError):  # of a terminal that has gone
+                os.write(2, line)
     return lost
 
 
@@ -111,7 +114,7 @@ def join(coordinator: str | None, number: int | None, own: int | None) -> None:
         waits.cancel()
 
 
-def compute(command: Callable[[], int]) -> int:
+def compute(command: Callable[[], int], tell: Callable[[BaseException], int]) -> int:
     """What a child does: the command, and an end that keeps no other process waiting.
 
     Where all processes end alike, they part. Where only this one fails it goes at once,
@@ -119,6 +122,7 @@ def compute(command: Callable[[], int]) -> int:
 
     Args:
       command: returns the exit code.
+      tell: says what was raised, and returns the exit code for it.
     """
     _speak_through_the_parent()
     import jax
@@ -134,19 +138,14 @@ def compute(command: Callable[[], int]) -> int:
         code = USAGE_ERROR
     except TimeoutError:  # of a barrier: another one did not come
         _go(LOST)
-    except (ValueError, OSError) as error:
-        _say(str(error))
-        _go(USAGE_ERROR)
     except jax.errors.JaxRuntimeError as error:
         if _CONNECTION.search(str(error)):
             _go(LOST)
-        traceback.print_exc()
-        _go(1)
+        _go(tell(error))
     except KeyboardInterrupt:
         _go(128 + signal.SIGINT)
-    except BaseException:
-        traceback.print_exc()
-        _go(1)
+    except BaseException as error:
+        _go(tell(error))
     jax.distributed.shutdown()
     return code
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmpareto_jax._cli.line import Line
 from mmpareto_jax.training._described.names import shortened
@@ -27,6 +28,25 @@ _SELDOM = 30.0
 def announce(text: str) -> None:
     """Says what is to come."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Warnings about a run's directory are a line each; those of others stay."""
+    from mmpareto_jax.training._run.damaged import RunWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RunWarning)
+        show = warnings.showwarning
+
+        def line(message: Any, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, RunWarning):
+                announce(f"mmpareto: {message}")
+            else:
+                show(message, category, *where)
+
+        warnings.showwarning = line  # type: ignore[assignment]
+        yield
 
 
 class Display:

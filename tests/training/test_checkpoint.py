@@ -41,8 +41,8 @@ def test_the_best_has_the_highest_score_that_is_finite(tmp_path, scores, best):
             kept.save(state(step), step, score)
     with contextlib.closing(Checkpoints(tmp_path)) as kept:
         assert kept.best_step() == best
-        assert int(kept.restore(state(0), "latest")["step"]) == 3
-        found = kept.restore(state(0), "best")
+        assert int(kept.restore(state(0), kept.latest_step())["step"]) == 3
+        found = best and kept.restore(state(0), kept.best_step())
         assert best == (found and int(found["step"]))
         if best:
             data = jax.random.key_data(found["key"])
@@ -112,13 +112,13 @@ def test_other_parameters_are_named(tmp_path):
     with contextlib.closing(Checkpoints(tmp_path)) as kept:
         kept.save(stored, 3, 0.5)
         with pytest.raises(ValueError, match="checkpoint 3") as error:
-            kept.restore(model, "best")
+            kept.restore(model, 3)
         assert str(error.value) == (
             "checkpoint 3: has other parameters than the model: missing a/bias; "
             "b is (3, 4), not (3, 8); c is float32, not int32; and 1 more"
         )
         with pytest.raises(ValueError, match=r"the model: unexpected a/kernel$"):
-            kept.restore({"b": jnp.ones((3, 4)), "c": jnp.ones(1)}, "latest")
+            kept.restore({"b": jnp.ones((3, 4)), "c": jnp.ones(1)}, 3)
 
 
 def test_a_run_of_another_model_is_told_in_one_line(tmp_path):

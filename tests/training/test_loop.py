@@ -42,9 +42,12 @@ def test_workdir(run):
     assert names == records | {"tensorboard", "checkpoints"}
     assert read_config(run.workdir) == run.config
     config = json.loads((run.workdir / "config.json").read_text())
-    placed = {"device", "mesh", "shard", "processes", "started"}
-    assert set(config) == {"config", "objectives", "measures", "versions", *placed}
+    placed = {"device", "mesh", "shard", "processes"}
+    began = {"versions", "argv", "environment", "jax", "git", "started", *placed}
+    assert set(config) == {"config", "objectives", "measures", *began}
     assert config["versions"]["jax"] == jax.__version__
+    assert config["argv"] == sys.argv
+    assert config["jax"]["jax_numpy_dtype_promotion"] == "standard"
 
 
 def test_result_json_is_the_result(run):

@@ -385,9 +385,7 @@ def test_the_command(run, tmp_path, monkeypatch, capsys):
         ({"config.json": "[]"}, "unreadable config.json: expected an object, got list"),
         ({"config.json": "{}"}, "unreadable config.json: holds no config"),
         ({"config.json": b"\xff"}, "unreadable config.json: "),
-        ({"config.json": '{"config": {}}', "result.json": "{"}, "unreadable result.js"),
         ({"config.json": '{"config": {}}', "result.json": '{"a": 1}'}, "not readable"),
-        ({"config.json": '{"config": {}}', "metrics.jsonl": "[1]"}, "not readable"),
         ({"config.json": '{"config": {}, "versions": 1}'}, "not readable"),
         ({"comparison.json": "{"}, "unreadable comparison.json: "),
         ({"comparison.json": '{"config": {"new": 1}}'}, "not readable"),
@@ -770,3 +768,71 @@ def test_a_run_that_was_stopped_knows_which_way_is_better(tmp_path):
     found = read_run(tmp_path, "run")
     assert found.best["step"] == 2
     assert "error ↓" in "".join(run_section(found))
+
+
+MARKUP = "<script>alert(1)</script>"
+FAULTY = [
+    ("result.json", lambda text: text[:9], "unreadable result.json"),
+    ("result.json", lambda _: "null", "expected an object, got NoneType"),
+    ("result.json", lambda _: "[" * 100_000, "unreadable result.json"),
+    ("result.json", lambda _: '{"scores": [1]}', "The scores cannot be shown"),
+    ("result.json", lambda _: '{"conflicts": 3}', "The conflicts cannot be shown"),
+    ("result.json", lambda _: '{"measures": [[]]}', "The scores cannot be shown"),
+    ("metrics.jsonl", lambda _: "", "No step is recorded yet."),
+    (
+        "metrics.jsonl",
+        lambda text: text.replace('"step": 2', f'"step": {10**400}'),
+        "The figures cannot be shown",
+    ),
+    (
+        "config.json",
+        lambda text: json.dumps(json.loads(text) | {"resumed": [1]}),
+        "The environment cannot be shown",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "said"), FAULTY)
+def test_what_can_be_shown_is_shown(run, tmp_path, name, change, said):
+    path = copy(run, tmp_path / "a") / name
+    path.write_text(change(path.read_text()))
+    page = report([tmp_path / "a"], tmp_path)
+    assert said in page.text
+    for there in ("Configuration", "batch_size", "versions"):
+        assert (there in page.text) or there == "versions"
+
+
+def test_no_name_in_any_file_is_markup(run, tmp_path):
+    directory = copy(run, tmp_path / "a<b>&")
+    config = json.loads((directory / "config.json").read_text())
+    config["config"] |= {"task": MARKUP, "method": MARKUP, MARKUP: MARKUP}
+    config |= {"versions": {MARKUP: MARKUP}, "device": MARKUP, MARKUP: MARKUP}
+    (directory / "config.json").write_text(json.dumps(config))
+    result = {
+        "scores": {MARKUP: {MARKUP: 0.5}},
+        "conflicts": {MARKUP: [MARKUP, [MARKUP], 0.5]},
+        "measures": [{"name": MARKUP, "title": MARKUP}],
+        "checkpoint": MARKUP,
+        "step": MARKUP,
+        "finished": True,
+    }
+    (directory / "result.json").write_text(json.dumps(result))
+    metrics = directory / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("audio", MARKUP))
+    page = report([directory, copy(run, tmp_path / "other")], tmp_path)
+    assert MARKUP in page.text  # as text, which a reader sees
+    assert "<script" not in page.source
+
+
+def test_a_comparison_with_a_faulty_file(tmp_path):
+    compared(tmp_path / "x")
+    (tmp_path / "x" / "step_times.json").write_text('{"uniform": "slow"}')
+    page = report([tmp_path / "x"], tmp_path)
+    assert "remove it, and it is measured anew" in page.text
+    assert "single-task" in page.text
+
+
+def test_a_circle_of_links_is_no_run(tmp_path, capsys):
+    (tmp_path / "a").symlink_to("a")
+    assert main(["report", str(tmp_path / "a")]) == 2
+    assert "holds neither a run" in capsys.readouterr().err

@@ -13,7 +13,15 @@ import pytest
 
 import mmpareto_jax as mmp
 from mmpareto_jax.cli import main
-from mmpareto_jax.training import Comparison, Config, compare, read_runs
+from mmpareto_jax.training import (
+    Comparison,
+    Config,
+    compare,
+    read_comparison,
+    read_runs,
+)
+from mmpareto_jax.training._run.damaged import RunWarning
+from mmpareto_jax.training._run.lock import locked
 from mmpareto_jax.training._study import shares
 from mmpareto_jax.training._study.records import Records, name_of
 from mmpareto_jax.training._study.shares import Share
@@ -36,7 +44,9 @@ def quick(monkeypatch):
 
 
 def record(config):
-    return {"method": config.method, "lr": config.lr, "seed": config.seed}
+    scores = {k: {"accuracy/mean": 0.5} for k in ("validation", "test")}
+    run = {"method": config.method, "lr": config.lr, "seed": config.seed}
+    return run | scores | {"groups": {}}
 
 
 def write(workdir, process_id, configs):
@@ -218,3 +228,65 @@ def test_a_process_that_died_is_missed_and_made_up_for(command, tmp_path):
     records = compare(PLAN, tmp_path, together=1)
     assert len(records) == 12
     assert [r for r in records if name_of(r) in numbers(there)] == there
+
+
+NO_RECORDS = [
+    b"[1]",
+    b"null",
+    b'{"method": "uniform"}',
+    b'{"method": "uniform", "lr": 0.1, "seed": 1}',
+    b"[" * 100_000,
+    b"\0\0\0",
+    b"\xff",
+    b'{"seed"',
+]
+
+
+def test_lines_that_hold_no_record_lose_no_other(tmp_path):
+    """They are left out with a word, and moved aside before the next is appended."""
+    write(tmp_path, 0, CONFIGS[:3])
+    path = tmp_path / "runs.jsonl"
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    bad = b"".join(line + b"\n" for line in NO_RECORDS)
+    path.write_bytes(
+        b"\xef\xbb\xbf" + first + b"\n\r\n" + bad + b"".join(rest) + b"\0\0"
+    )
+    with pytest.warns(RunWarning, match="left out 8 lines that hold no record"):
+        assert [r["seed"] for r in read_runs(tmp_path)] == [0, 1, 2]
+    with pytest.warns(RunWarning, match="moved 8 lines that hold no record to"):
+        write(tmp_path, 0, CONFIGS[3:4])
+    assert [r["seed"] for r in read_runs(tmp_path)] == [0, 1, 2, 3]
+    assert (tmp_path / "damaged" / "runs.jsonl").read_bytes() == bad
+
+
+CHANGES = [
+    ("{", "unreadable comparison.json"),
+    ("[]", "expected an object"),
+    ("[" * 100_000, "unreadable comparison.json"),
+    ({"methods": None}, "without methods"),
+    ({"config": None}, "without config"),
+    ({"config": 3}, "config: expected an object, got 3"),
+    ({"methods": "uniform"}, "methods: expected a list of names"),
+    ({"methods": [1]}, "methods: expected a list of names"),
+    ({"lr_grid": ["a"]}, "lr_grid: expected a list of numbers"),
+    ({"seeds": "9"}, "seeds: expected a number"),
+    ({"colour": "red"}, "colour"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES)
+def test_a_comparison_that_cannot_be_read_is_named(tmp_path, change, said):
+    path = tmp_path / "comparison.json"
+    if isinstance(change, dict):
+        values = {**dataclasses.asdict(PLAN), **change}
+        change = json.dumps({k: x for k, x in values.items() if x is not None})
+    path.write_text(change)
+    with pytest.raises(ValueError, match=said) as failed:
+        read_comparison(tmp_path)
+    assert "comparison.json" in str(failed.value)
+
+
+def test_one_comparison_at_a_time_in_a_directory(tmp_path):
+    with locked(tmp_path), pytest.raises(ValueError, match="writes to it"):
+        compare(PLAN, tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ import pytest
 from mmpareto_jax.cli import main
 from mmpareto_jax.training import SETTINGS, Config, holm, sweep
 from mmpareto_jax.training._study import compare as _compare
+from mmpareto_jax.training._study import runs as _runs
 from mmpareto_jax.training._study import shares
 from mmpareto_jax.training._study import together as _together
 from mmpareto_jax.training._study.together import Measured
@@ -38,7 +39,7 @@ def fake(config, task=None, inspect=True):
 @pytest.fixture
 def faked(monkeypatch):
     monkeypatch.setattr(_together, "run_once", fake)
-    monkeypatch.setattr(_compare, "measure", lambda *_, **__: Measured(1, None))
+    monkeypatch.setattr(_runs, "measure", lambda *_, **__: Measured(1, None))
     monkeypatch.setattr(_compare, "default_workers", lambda: 1)
 
 
@@ -101,8 +102,8 @@ def test_holm():
     ("arguments", "message"),
     [
         (["--settings", "no"], "unknown setting no"),
-        (["--workers", "0"], "--workers: expected at least 1"),
-        (["--seeds", "1"], "seeds: expected at least 2"),
+        (["--workers", "0"], "--workers: expected 1 to"),
+        (["--seeds", "1"], "seeds: expected 2 to 10000"),
     ],
 )
 def test_mistakes(arguments, message, tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 import small_tasks
 
 from mmpareto_jax.training import Comparison, Config, compare, read_runs
-from mmpareto_jax.training._study import compare as _compare
+from mmpareto_jax.training._study import runs as _runs
 from mmpareto_jax.training._study import together
 from mmpareto_jax.training._study.run_once import run_once
 from mmpareto_jax.training._study.together import Measured, measure, run_together
@@ -151,6 +151,7 @@ def parts(monkeypatch):
     def run(configs, task=None, inspect=True):
         sizes.append(len(configs))
         zero = {split: {"error": 1.0} for split in ("validation", "test")}
+        zero["groups"] = {}
         return [
             {"method": c.method, "lr": c.lr, "seed": c.seed, "score": 0.0} | zero
             for c in configs
@@ -162,8 +163,8 @@ def parts(monkeypatch):
             len(configs), {"uniform": 0.3, "pcgrad": 1.7}[configs[0].method]
         )
 
-    monkeypatch.setattr(_compare, "run_together", run)
-    monkeypatch.setattr(_compare, "measure", measure)
+    monkeypatch.setattr(_runs, "run_together", run)
+    monkeypatch.setattr(_runs, "measure", measure)
     return sizes, timed
 
 
@@ -218,10 +219,10 @@ def test_at_most_sixteen(parts, tmp_path):
 
 
 def test_on_threads_nothing_is_timed(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(_compare, "visible_gpus", lambda _: ())
-    assert _compare._Runs(None, 2, "auto")._together == 1
-    monkeypatch.setattr(_compare, "visible_gpus", lambda _: ("0", "1"))
-    assert _compare._Runs(None, 2, "auto")._together == "auto"
+    monkeypatch.setattr(_runs, "visible_gpus", lambda _: ())
+    assert _runs.Runs(None, 2, "auto")._together == 1
+    monkeypatch.setattr(_runs, "visible_gpus", lambda _: ("0", "1"))
+    assert _runs.Runs(None, 2, "auto")._together == "auto"
 
 
 @pytest.mark.parametrize("together", [0, "all", -1])

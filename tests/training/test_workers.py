@@ -94,7 +94,7 @@ def test_each_process_begins_with_its_own(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = dict(os.environ)
     with workers.pool(2) as pool:
-        found = set(pool.map(seen, range(4)))
+        found = {x for _, x in pool.each(seen, range(4))}
     assert found == {("5", None), ("6", None)}
     assert dict(os.environ) == before
 
@@ -104,7 +104,7 @@ def test_the_environment_is_as_it_was(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = dict(os.environ)
     with workers.pool(1) as pool:
-        assert pool.submit(seen, 0).result() == ("", "1")
+        assert list(pool.each(seen, [0])) == [(0, ("", "1"))]
     assert dict(os.environ) == before
 
 
@@ -112,14 +112,15 @@ POOL = """
 import os, signal, time
 from mmpareto_jax.training._study.workers import pool
 
+def wait(number):
+    print(os.getpid(), flush=True)
+    time.sleep(300)
+
 if __name__ == "__main__":
     # Where the tests run in the background, it is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pool(2) as others:
-        print(others.submit(os.getppid).result(), flush=True)
-        jobs = [others.submit(time.sleep, 300) for _ in range(4)]
-        print(*others._processes, flush=True)
-        jobs[0].result()
+        list(others.each(wait, range(4)))
 """
 
 
@@ -137,9 +138,7 @@ def test_workers_end_with_their_parent(number, tmp_path):
         start_new_session=True,
     )
     with parent:
-        assert int(parent.stdout.readline()) == parent.pid
-        workers = [int(x) for x in parent.stdout.readline().split()]
-        assert len(workers) == 2
+        workers = [int(parent.stdout.readline()) for _ in range(2)]
         parent.send_signal(number)
         assert parent.wait(timeout=60) != 0
     for _ in range(300):
@@ -148,6 +147,39 @@ def test_workers_end_with_their_parent(number, tmp_path):
             break
         time.sleep(0.1)
     assert there == []
+
+
+def die(how):
+    if how is not None:
+        time.sleep(0.5)
+        os.kill(os.getpid(), how)
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (signal.SIGKILL, r"worker \d+ died at the heavy one: SIGKILL, out of memory\?"),
+        (signal.SIGSEGV, r"worker \d+ died at the heavy one: SIGSEGV"),
+        (signal.SIGTERM, "a worker died: SIGTERM"),
+    ],
+)
+def test_a_worker_that_dies_is_told(how, said, monkeypatch):
+    """Which one, how and at what, though the other one is ended, too."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    names = {None: "the slow one", how: "the heavy one"}
+    with pytest.raises(ChildProcessError, match=f"^{said}$"), workers.pool(2) as pool:
+        list(pool.each(die, [None, how], names.get))
+
+
+def fail(what):
+    raise ValueError(f"no {what}")
+
+
+def test_what_fails_in_a_worker_fails_here(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ValueError, match="no 5"), workers.pool(1) as pool:
+        list(pool.each(fail, [5]))
 
 
 def is_running(pid):

@@ -10,6 +10,7 @@ from mmpareto_jax._whole_files import write_whole
 from mmpareto_jax.training._report import html
 from mmpareto_jax.training._report.comparison_figures import comparison_figures
 from mmpareto_jax.training._report.overview import overview
+from mmpareto_jax.training._report.parts import FAULTS, note, part, reason
 from mmpareto_jax.training._report.run_section import (
     RunFiles,
     environment,
@@ -22,8 +23,11 @@ from mmpareto_jax.training._study.records import (
     read_comparison,
     read_measures,
     read_runs,
+    read_step_times,
 )
-from mmpareto_jax.training._study.summary import legend, summarize, table_cells
+from mmpareto_jax.training._study.run_once import Record
+from mmpareto_jax.training._study.summary import Row, legend, summarize, table_cells
+from mmpareto_jax.training._tasks.criteria import Measure
 
 _CAPTIONS = {
     "scores": "Test scores of every run (dots), mean and standard deviation.",
@@ -59,7 +63,7 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
     if not workdirs:
         raise ValueError("report: expected at least one workdir, got none")
     # Each once.
-    paths = list({Path(w).resolve(): Path(w) for w in workdirs}.values())
+    paths = list({os.path.realpath(w): Path(w) for w in workdirs}.values())
     sections, runs = [], []
     for path, name in zip(paths, _names(paths), strict=True):
         try:
@@ -74,9 +78,11 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
                     f"workdir {path}: holds neither a run (config.json) nor a "
                     "comparison (comparison.json)"
                 )
-        except (KeyError, TypeError, AttributeError, OSError) as error:
+        except ValueError:
+            raise
+        except FAULTS as error:
             raise ValueError(
-                f"workdir {path}: its files are not readable: {error!r}"
+                f"workdir {path}: its files are not readable: {reason(error)}"
             ) from None
         sections.append((f"{kind} {name}", content))
     title = sections[0][0] if len(sections) == 1 else f"{len(sections)} results"
@@ -92,7 +98,7 @@ def write_report(workdirs: Sequence[str | Path], out: str | Path) -> Path:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """The directories' own names where these are different, else their paths."""
-    names = [path.resolve().name for path in paths]
+    names = [Path(os.path.realpath(path)).name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
     # A directory's name may be any bytes.
@@ -114,7 +120,7 @@ def _body(
     )
     yield f"<p>{' · '.join(links)}</p>"
     if len(runs) > 1:
-        yield from overview(runs)
+        yield from part("All of them together", overview(runs))
     for i, (title, content) in enumerate(sections):
         yield f'<h2 id="part-{i}">{html.escape(title)}</h2>'
         yield from content
@@ -144,23 +150,44 @@ def _comparison(workdir: Path) -> Iterator[str]:
             f"Without a row yet: {html.escape(', '.join(missing))}.</p>"
         )
     if rows:
-        times = read_record(workdir / "step_times.json")
-        there = all(row.method in times for row in rows)
-        head, *lines = table_cells(rows, measures, times if there else None)
-        yield html.table(head, lines)
-        yield (
-            '<p class="note">On test, of the epoch that is best on validation: mean ± '
-            f"standard deviation over seeds. {html.escape(legend(measures))} "
-            "Columns with “−”: paired "
-            "differences of the first measure, with 95 % intervals and p-values that "
-            "are not corrected for their number.</p>"
-        )
-        drawings = comparison_figures(rows, records, measures)
-        yield html.figures((d, _CAPTIONS[k]) for k, d in drawings.items() if d.axes)
+        yield from part("The table", _table(workdir, rows, measures))
+        yield from part("The figures", _figures(rows, records, measures))
     varied = ("method", "lr", "seed")
     config = comparison.config.to_dict().items()
     own = {k: x for k, x in config if k not in varied}
     yield options(own, comparison.methods)
-    devices = {r["device"]: None for r in records if "device" in r}
+    yield from part("The environment", _environment(workdir, records))
+
+
+def _table(
+    workdir: Path, rows: Sequence[Row], measures: Sequence[Measure]
+) -> Iterator[str]:
+    times, unread = {}, ""
+    try:
+        times = read_step_times(workdir)
+    except ValueError as error:
+        unread = str(error)
+    there = all(row.method in times for row in rows)
+    head, *lines = table_cells(rows, measures, times if there else None)
+    yield html.table(head, lines)
+    yield note(
+        "On test, of the epoch that is best on validation: mean ± standard deviation "
+        f"over seeds. {legend(measures)} Columns with “−”: paired differences of the "
+        "first measure, with 95 % intervals and p-values that are not corrected for "
+        "their number."
+    )
+    if unread:
+        yield note(unread)
+
+
+def _figures(
+    rows: Sequence[Row], records: Sequence[Record], measures: Sequence[Measure]
+) -> Iterator[str]:
+    drawings = comparison_figures(rows, records, measures)
+    yield html.figures((d, _CAPTIONS[k]) for k, d in drawings.items() if d.axes)
+
+
+def _environment(workdir: Path, records: Sequence[Record]) -> Iterator[str]:
+    devices = {str(r["device"]): None for r in records if "device" in r}
     recorded = read_record(workdir / "environment.json")
     yield environment({**recorded, "device": ", ".join(devices) or "not recorded"})

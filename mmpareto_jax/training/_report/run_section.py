@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._described.names import shortened
 from mmpareto_jax.training._options.groups import is_used
 from mmpareto_jax.training._report import html
+from mmpareto_jax.training._report.parts import note, part
 from mmpareto_jax.training._report.run_figures import run_figures
+from mmpareto_jax.training._run.counts import NONFINITE, Nonfinite
 from mmpareto_jax.training._run.metrics import read_metrics
 from mmpareto_jax.training._run.workdir import read_record
 from mmpareto_jax.training._study.summary import legend, titled
@@ -48,6 +50,7 @@ class RunFiles:
       environment: versions, device and date, as far as they were recorded.
       result: result.json; empty where the run has not come to its end.
       metrics: the records of metrics.jsonl.
+      unread: what could not be read, in a sentence; empty where all could.
     """
 
     name: str
@@ -56,6 +59,7 @@ class RunFiles:
     environment: Mapping[str, Any]
     result: Mapping[str, Any]
     metrics: list[dict[str, Any]]
+    unread: str = ""
 
     @property
     def measures(self) -> list[Measure]:
@@ -82,6 +86,20 @@ class RunFiles:
         return [r for r in self.metrics if r["split"] == "validation"]
 
     @property
+    def diverged(self) -> bool:
+        """Whether steps that were not finite have ended it, or were its last."""
+        return bool(self.result.get("diverged"))
+
+    @property
+    def nonfinite(self) -> Nonfinite:
+        """Its steps that were not finite, up to now."""
+        steps = [r for r in self.metrics if r["split"] == "train"]
+        last = f"/{NONFINITE}"
+        groups = {k: None for r in steps for k in r if k.endswith(last)}
+        objectives = self.environment.get("objectives", ())
+        return Nonfinite.of(steps, objectives, [k.removesuffix(last) for k in groups])
+
+    @property
     def scores(self) -> dict[str, Mapping[str, Any]]:
         """Split -> name -> value, of the epoch that is best on validation."""
         if self.result:
@@ -106,16 +124,20 @@ def read_run(workdir: Path, name: str) -> RunFiles:
     """Reads the files of a run.
 
     Raises:
-      ValueError: there is none, or its files are not readable.
+      ValueError: there is none, or its config.json is not readable.
     """
     record = read_record(workdir / "config.json")
     if not isinstance(record.get("config"), dict):
         raise ValueError(f"workdir {workdir}: unreadable config.json: holds no config")
-    result = read_record(workdir / "result.json")
+    result, unread = {}, ""
+    try:
+        result = read_record(workdir / "result.json")
+    except ValueError as error:
+        unread = str(error)
     known = record.pop("measures", ())
     known = result.get("measures", known)
     config, metrics = record.pop("config"), read_metrics(workdir)
-    return RunFiles(name, config, known, record, result, metrics)
+    return RunFiles(name, config, known, record, result, metrics, unread)
 
 
 def run_section(run: RunFiles) -> Iterator[str]:
@@ -126,24 +148,43 @@ def run_section(run: RunFiles) -> Iterator[str]:
         f", learning rate {html.escape(config.get('lr'))}, "
         f"seed {html.escape(config.get('seed'))}</p>"
     )
-    yield from _scores(run)
+    if run.unread:
+        yield note(run.unread)
+    yield from part("The scores", _scores(run))
+    yield from part("The conflicts", _conflicts(run))
+    yield from part("The figures", _figures(run))
+    yield from part("The probes", _probes(run))
+    methods = [str(config.get("method", ""))]
+    yield from part("The configuration", _once(options, config, methods))
+    yield from part("The environment", _once(environment, run.environment))
+
+
+def _once(made: Callable[..., str], *of: Any) -> Iterator[str]:
+    yield made(*of)
+
+
+def _conflicts(run: RunFiles) -> Iterator[str]:
     conflicts = [
         (f"{where} ({shortened(objectives, 60, ', ')})", f"{100 * share:.1f}")
         for where, objectives, share in run.result.get("conflicts", {}).values()
     ]
     if conflicts:
         yield html.table(("parameters (objectives)", "conflicting steps, %"), conflicts)
+
+
+def _figures(run: RunFiles) -> Iterator[str]:
     if any(r["split"] == "train" for r in run.metrics):
         drawings = run_figures(run.metrics)
         yield html.figures((d, _CAPTIONS[name]) for name, d in drawings.items())
     else:
-        yield '<p class="note">No step is recorded yet.</p>'
+        yield note("No step is recorded yet.")
+
+
+def _probes(run: RunFiles) -> Iterator[str]:
     probes = [r for r in run.metrics if r["split"] == "probe"]
     if probes:
         said = mmp.summarize([_short_names(record) for record in probes])
         yield f"<p>{html.escape(said)}</p>"
-    yield options(config, [config.get("method", "")])
-    yield environment(run.environment)
 
 
 def _short_names(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,11 +198,19 @@ def _scores(run: RunFiles) -> Iterator[str]:
             '<p class="note">No test scores: the run has not ended, or is of a version '
             "that wrote none.</p>"
         )
+    elif run.diverged:
+        yield (
+            '<p class="note">The run diverged; these are the scores of what there was '
+            "before.</p>"
+        )
     elif not run.result["finished"]:
         yield (
             '<p class="note">The run was stopped before its end; these are the scores '
             "of what there is.</p>"
         )
+    if (found := run.nonfinite).steps:
+        said = found.said(run.config.get("on_nonfinite", "continue"))
+        yield f'<p class="note">{html.escape(said)}.</p>'
     scores = run.scores
     if not scores:
         return
@@ -192,7 +241,7 @@ def options(config: Mapping[str, Any], methods: Sequence[str]) -> str:
 
     Those of other tasks and methods are left out.
     """
-    task = config.get("task", "")
+    task = str(config.get("task", ""))
     config = {
         k: x
         for k, x in config.items()

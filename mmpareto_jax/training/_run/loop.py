@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -13,8 +14,12 @@ from jax.sharding import Mesh
 
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.callbacks import Callback, Callbacks, Start
-from mmpareto_jax.training._run.checkpoint import Checkpoints, Which
+from mmpareto_jax.training._run.checkpoint import Checkpoints, UnreadableError, Which
+from mmpareto_jax.training._run.circumstances import circumstances
+from mmpareto_jax.training._run.closing import closed_at_last
+from mmpareto_jax.training._run.counts import Nonfinite
 from mmpareto_jax.training._run.fit import fit
+from mmpareto_jax.training._run.lock import locked
 from mmpareto_jax.training._run.metrics import conflict_share, read_metrics
 from mmpareto_jax.training._run.placement import (
     Placement,
@@ -29,8 +34,9 @@ from mmpareto_jax.training._run.processes import (
     together,
 )
 from mmpareto_jax.training._run.result import Result
+from mmpareto_jax.training._run.resuming import Resuming
 from mmpareto_jax.training._run.signals import stop_signals
-from mmpareto_jax.training._run.state import TrainState
+from mmpareto_jax.training._run.state import TrainState, diverged
 from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._run.tally import (
     forget_cut,
@@ -39,10 +45,13 @@ from mmpareto_jax.training._run.tally import (
 )
 from mmpareto_jax.training._run.workdir import (
     claim,
+    forget_result,
+    now,
     read_config,
     refuse_other_run,
     refuse_other_task,
     unclaim,
+    versions,
     write_result,
 )
 from mmpareto_jax.training._run.writers import JsonLines, TensorBoard
@@ -89,7 +98,10 @@ def train(
 ) -> Result:
     """Trains, and evaluates the checkpoint that was best on validation.
 
-    Ctrl-C (or SIGTERM) ends the run after the current step, with a checkpoint.
+    Ctrl-C (or SIGTERM, or SIGHUP) ends the run after the current step, with a
+    checkpoint. While it goes on no other run writes to its directory. A step whose
+    losses or update are not finite is skipped, unless ``config.on_nonfinite`` says
+    otherwise; where a run had any, it warns at the end.
 
     Args:
       task: what to learn; left out (``train(config, workdir)``), what the config names.
@@ -98,7 +110,9 @@ def train(
         ``tensorboard/``, ``checkpoints/``, and ``result.json`` at its end. Created if
         it does not exist.
       resume: go on from the latest checkpoint. The final parameters are bitwise those
-        of a run that was not interrupted.
+        of a run that was not interrupted. What of the directory cannot be read is moved
+        to ``damaged/`` in it, with a warning; where the latest checkpoint is damaged
+        the run goes on from the one before.
       callbacks: hear of the run, in this order, after those that write the files; of
         several processes only in the first, where they compute nothing on the mesh.
       mesh: the devices: sizes of the axes, as "data=8" or "data=4,model=2"; "auto", all
@@ -114,7 +128,8 @@ def train(
 
     Raises:
       ValueError: the workdir holds a run and `resume` is False, or holds none, or
-        one of another configuration, and `resume` is True; the data are not there; an
+        one of another configuration, and `resume` is True; another process writes to
+        it; all of its checkpoints are damaged or gone; the data are not there; an
         option is of another task or method, or the method does not fit the task or its
         model (OGM without a fusion that adds); or there are fewer devices than `mesh`
         has, or they do not divide the batch. Nothing is changed then.
@@ -127,25 +142,44 @@ def train(
     told = {"resume": resume, "mesh": mesh, "shard": shard, "workdir": workdir}
     agree({**asked.to_dict(), **told})
     first_alone(lambda: refuse_other_run(workdir, asked, resume))
-    placement = placement_of(mesh, shard)
-    run = together(lambda: _Run(workdir, config, task, placement))
-    config, task, program = run.config, run.task, run.program
-    agree({"the data": digest(task)})
-    devices = placement.describe()
-    first_alone(lambda: claim(workdir, config, task, resume=resume, devices=devices))
+    with contextlib.ExitStack() as stack:
+        first_alone(lambda: stack.enter_context(locked(workdir)))
+        placement = placement_of(mesh, shard)
+        run = together(lambda: _Run(workdir, config, task, placement))
+        agree({"the data": digest(run.task)})
+        return _train(run, resume, callbacks)
+
+
+def _train(run: _Run, resume: bool, callbacks: Sequence[Callback]) -> Result:
+    """Trains, in a workdir that is this run's alone."""
+    workdir, config, task, program = run.workdir, run.config, run.task, run.program
     with (
+        closed_at_last(run.checkpoints) as checkpoints,
         _unclaimed_without_a_step(workdir, resume) as counted,
-        contextlib.closing(_hearing(counted, callbacks)) as hear,
-        contextlib.closing(run.open_checkpoints()) as checkpoints,
+        closed_at_last(_hearing(counted, callbacks)) as hear,
     ):
         state = program.state
-        if resume:
-            state = checkpoints.restore(state, "latest") or state
+        resuming = Resuming(workdir, checkpoints) if resume else None
+        if resuming and resuming.step:
+            state = checkpoints.restore(state, resuming.step)
+            state = _on_another_try(state, config)
         first = int(state.step)
+        # From here on the directory is written to.
+        began = {"versions": versions(), **run.placement.describe()}
+        began |= {**circumstances(), "started": now()}
+        first_alone(lambda: claim(workdir, config, task, resume=resume, began=began))
+        if resuming:
+            first_alone(resuming.clear)
+            first_alone(lambda: read_cut(workdir, first))
+        checkpoints.open()
         hear.on_start(Start(config, task, program.groups, workdir, first))
+        if first < config.num_steps:
+            first_alone(lambda: forget_result(workdir))
 
         def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
             step, score = int(state.step), None
+            # Then a record of scores says that the checkpoint before it is complete.
+            checkpoints.wait()
             if scores is not None:
                 hear.on_epoch(step, scores)
                 score = task.better(scores)
@@ -164,17 +198,23 @@ def train(
                 on_probe=hear.on_probe,
                 on_cut=functools.partial(write_cut, workdir) if is_first() else None,
                 cut=read_cut(workdir, first),
-                stopped=Stop(placement, stopped.is_set),
-                placement=placement,
+                stopped=Stop(run.placement, stopped.is_set),
+                placement=run.placement,
             )
         together(lambda: None)  # the first has written what the others read now
         result = run.result("best")
         finished = int(state.step) >= config.num_steps
-        result = dataclasses.replace(result, finished=finished, state=state)
+        bad = bool(diverged(int(state.streak), config.ends_after))
+        finished = finished and not (bad and config.ends_after)
+        result = dataclasses.replace(
+            result, finished=finished, diverged=bad, state=state
+        )
         first_alone(lambda: write_result(result))
         if finished and is_first():
             forget_cut(workdir)
         hear.on_end(result)
+    if result.nonfinite.steps and is_first():
+        warnings.warn(result.nonfinite.said(config.on_nonfinite), stacklevel=3)
     return result
 
 
@@ -202,13 +242,14 @@ def evaluate(
 
     Raises:
       ValueError: the directory holds no run, one that is not readable, or no
-        checkpoint, or a checkpoint with other parameters; or the data are not there.
+        checkpoint, or one that is damaged or has other parameters; or the data are not
+        there.
     """
     workdir = Path(workdir)
     placement = placement_of(mesh, shard)
     run = _Run(workdir, read_config(workdir), task, placement)
     refuse_other_task(workdir, run.task)
-    with contextlib.closing(run.open_checkpoints()):
+    with closed_at_last(run.checkpoints):
         return run.result(which)
 
 
@@ -218,23 +259,33 @@ class _Run:
     def __init__(
         self, workdir: Path, config: Config, task: Task | None, placement: Placement
     ):
-        self.workdir = workdir
+        self.workdir, self.placement = workdir, placement
         self.task, self.config = settled(task or make_task(config), config)
         self.program = make_program(self.config, self.task, placement=placement)
-
-    def open_checkpoints(self) -> Checkpoints:
-        """Those of the workdir, whose directory is made where there is none."""
-        self.checkpoints = Checkpoints(self.workdir / "checkpoints")
-        return self.checkpoints
+        self.checkpoints = Checkpoints(workdir / "checkpoints")
 
     def result(self, which: Which) -> Result:
-        """Evaluates a checkpoint; the latest where none was validated yet."""
-        template = self.program.state
-        state = self.checkpoints.restore(template, which)
-        if state is None:
-            which, state = "latest", self.checkpoints.restore(template, "latest")
-        if state is None:
+        """Evaluates a checkpoint; the latest where none was validated yet.
+
+        Raises:
+          ValueError: there is none, or it cannot be read, and what else can be done.
+        """
+        checkpoints = self.checkpoints
+        latest = checkpoints.latest_step()
+        if latest is None:
             raise ValueError(f"workdir {self.workdir}: holds no checkpoint yet")
+        try:
+            best = checkpoints.best_step() if which == "best" else None
+            step, which = (latest, "latest") if best is None else (best, "best")
+            state = checkpoints.restore(self.program.state, step)
+        except UnreadableError as error:
+            sound = checkpoints.sound_steps()
+            way_out = "no other is sound: put a copy of one back"
+            if sound:
+                way_out = f"train --resume goes on from checkpoint {sound[-1]}"
+            if sound and sound[-1] == latest:
+                way_out = f"--checkpoint latest reads checkpoint {latest}"
+            raise UnreadableError(f"{error}; {way_out}") from None
         steps = [r for r in read_metrics(self.workdir) if r["split"] == "train"]
         return Result(
             workdir=self.workdir,
@@ -251,10 +302,23 @@ class _Run:
                 for group in self.program.groups.groups
                 if (share := conflict_share(steps, group)) is not None
             },
+            nonfinite=Nonfinite.of(
+                steps, self.program.groups.objectives, self.program.groups.groups
+            ),
+            diverged=bool(diverged(int(state.streak), self.config.ends_after)),
             groups=self.program.groups,
             measures=self.task.measures,
             state=state,
         )
+
+
+def _on_another_try(state: TrainState, config: Config) -> TrainState:
+    """The state of a run that goes on, where it had been ended: it counts anew."""
+    over = int(state.step) >= config.num_steps
+    ended = config.ends_after and diverged(int(state.streak), config.ends_after)
+    if ended and not over:
+        return state._replace(streak=state.streak * 0)
+    return state
 
 
 def _hearing(counted: Callback, callbacks: Sequence[Callback]) -> Callbacks:

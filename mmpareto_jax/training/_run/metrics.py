@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mmpareto_jax._whole_files import whole_file
+from mmpareto_jax.training._run.damaged import FOLDER, say
+
+_NAME = "metrics.jsonl"
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     r"""The records of a run, in order.
 
-    A last line that was cut off (a killed process) is left out.
+    A line that holds none is left out: the last one, cut off by the end of a process,
+    without a word; others with a warning that says how many they are.
 
     Args:
       workdir: the run's directory; one without ``metrics.jsonl`` has no
@@ -35,16 +43,97 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
       ...     read_metrics(path)
       [{'step': 1, 'split': 'train'}]
     """
-    path = Path(workdir) / "metrics.jsonl"
+    path = Path(workdir) / _NAME
     if not path.exists():
         return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    records, damaged = [], 0
+    for text, record in _lines(path):
+        if record is not None:
+            records.append(record)
+        elif not _is_cut_off(text):
+            damaged += 1
+    if damaged:
+        lines = "line that holds" if damaged == 1 else "lines that hold"
+        say(f"workdir {workdir}: {_NAME}: left out {damaged} {lines} no record")
     return records
+
+
+def records_of(workdir: Path) -> Iterator[dict[str, Any]]:
+    """What ``read_metrics`` reads, one by one and without a word."""
+    path = workdir / _NAME
+    if path.exists():
+        yield from (record for _, record in _lines(path) if record is not None)
+
+
+def keep_records(workdir: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
+    """Drops the records that are not wanted; the file is rewritten whole, if at all.
+
+    Lines that hold no record are moved to ``WORKDIR/damaged/metrics.jsonl``, and a
+    warning says how many; but for the last one, where it was cut off.
+
+    Args:
+      workdir: the run's directory.
+      wanted: whether a record stays.
+
+    Returns:
+      The last step of the records that stay; 0 where there are none.
+    """
+    path = workdir / _NAME
+    if not path.exists():
+        return 0
+    last, changed, damaged = 0, False, 0
+    for text, record in _lines(path):
+        if record is None:
+            damaged += not _is_cut_off(text)
+        elif wanted(record):
+            last = max(last, record["step"])
+        stays = record is not None and wanted(record) and not _is_cut_off(text)
+        changed = changed or not stays
+    if damaged:
+        aside = workdir / FOLDER / _NAME
+        _append(aside, (x for x, r in _lines(path) if r is None and not _is_cut_off(x)))
+        lines = "line that holds" if damaged == 1 else "lines that hold"
+        say(f"workdir {workdir}: moved {damaged} {lines} no record to {aside}")
+    if changed:
+        with whole_file(path) as file:
+            for text, record in _lines(path):
+                if record is not None and wanted(record):
+                    file.write(text.rstrip(b"\r\n") + b"\n")
+    return last
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """The lines as they stand, but for blank ones; with the record that each holds."""
+    with path.open("rb") as file:
+        for line_of_file in file:
+            text = line_of_file.removeprefix(codecs.BOM_UTF8)
+            if text.strip():
+                yield text, _record(text)
+
+
+def _record(text: bytes) -> dict[str, Any] | None:
+    """What a line holds: an object with a step and a split; None: something else."""
+    try:
+        found = json.loads(text.decode())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("split"), str):
+        return None
+    return found if type(found.get("step")) is int else None
+
+
+def _is_cut_off(text: bytes) -> bool:
+    """Whether it is the end of a file whose process was killed."""
+    return not text.endswith(b"\n")
+
+
+def _append(path: Path, texts: Iterator[bytes]) -> None:
+    """Adds lines to a file, and waits until they are on disk."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab") as file:
+        file.writelines(texts)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def conflict_share(records: Sequence[Mapping[str, Any]], group: str) -> float | None:

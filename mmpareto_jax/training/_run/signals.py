@@ -1,9 +1,11 @@
-"""Ctrl-C and SIGTERM: the first one ends a run after its step."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first one ends a run after its step."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,17 +14,23 @@ from typing import Any
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; a second one interrupts."""
+    """An event that the first of these signals sets; a second one interrupts.
+
+    SIGHUP stays ignored where it is, as under ``nohup``. Where it comes of a terminal
+    that has gone, what is written to that from then on goes nowhere, and fails nothing.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
     # None: of a library, not of Python.
-    before = {n: signal.getsignal(n) or signal.SIG_DFL for n in numbers}
+    before = {n: signal.getsignal(n) or signal.SIG_DFL for n in ending_signals()}
+    terminals = [stream for stream in _descriptors() if os.isatty(stream)]
     first: list[float] = []
 
     def stop(number: int, _: Any) -> None:
+        if number == signal.SIGHUP:
+            _forget_lost(terminals)
         if not stopped.is_set():
             stopped.set()
             first.append(time.monotonic())
@@ -30,10 +38,37 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, before[signal.Signals(number)])
             signal.raise_signal(number)
 
-    for number in numbers:
+    for number in before:
         signal.signal(number, stop)
     try:
         yield stopped
     finally:
-        for number in numbers:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Those that end a process which does not say otherwise."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [
+        signal.SIGINT,
+        signal.SIGTERM,
+        *([] if ignored else [signal.SIGHUP]),
+    ]
+
+
+def _descriptors() -> Iterator[int]:
+    """Of standard output and error, where they have some: not in a notebook."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            yield stream.fileno()
+
+
+def _forget_lost(terminals: list[int]) -> None:
+    """Of these the ones that are no longer there take anything that is written."""
+    lost = [descriptor for descriptor in terminals if not os.isatty(descriptor)]
+    if lost:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in lost:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -20,6 +19,10 @@ from mmpareto_jax.training._config import Config, renamed
 if TYPE_CHECKING:  # a resumed run's mistakes need not wait for flax
     from mmpareto_jax.training._run.result import Result
     from mmpareto_jax.training._tasks.base import Task
+
+_RESULT = "result.json"
+# What a run that is not taken up would write over.
+_OF_A_RUN = ("metrics.jsonl", "checkpoints", "tensorboard", _RESULT)
 
 
 def refuse_other_run(workdir: Path, config: Config, resume: bool) -> None:
@@ -44,6 +47,11 @@ def refuse_other_run(workdir: Path, config: Config, resume: bool) -> None:
             f"workdir {workdir}: already holds a run; continue it with --resume "
             "(resume=True), or choose another --workdir"
         )
+    elif left := [name for name in _OF_A_RUN if (workdir / name).exists()]:
+        raise ValueError(
+            f"workdir {workdir}: has the {' and '.join(left)} of a run without its "
+            "config.json; choose another --workdir"
+        )
 
 
 def claim(
@@ -52,7 +60,7 @@ def claim(
     task: Task,
     *,
     resume: bool,
-    devices: Mapping[str, Any],
+    began: Mapping[str, Any],
 ) -> None:
     """Makes the workdir this run's: writes its config.json.
 
@@ -61,7 +69,7 @@ def claim(
       config: of the run.
       task: what it learns.
       resume: whether it goes on.
-      devices: what it runs on, which stands in the file for each time that it began.
+      began: how and on what, which stands in the file for each time that it did.
 
     Raises:
       ValueError: as of `refuse_other_run`.
@@ -70,31 +78,20 @@ def claim(
     path = workdir / "config.json"
     if resume:
         refuse_other_task(workdir, task)
-        # A run that goes on is no longer at what it came to.
-        (workdir / "result.json").unlink(missing_ok=True)
         record = read_record(path)
-        again = {**devices, "started": now()}
-        record["resumed"] = [*record.get("resumed", ()), again]
+        record["resumed"] = [*record.get("resumed", ()), began]
     else:
         workdir.mkdir(parents=True, exist_ok=True)
-        record = {
-            "config": config.to_dict(),
-            **_of_task(task),
-            "versions": versions(),
-            **devices,
-            "started": now(),
-        }
+        record = {"config": config.to_dict(), **_of_task(task), **began}
     write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
 def unclaim(workdir: Path) -> None:
-    """Takes back what a run wrote that never made a step."""
-    for name in ("config.json", "metrics.jsonl"):
-        (workdir / name).unlink(missing_ok=True)
+    """Takes back what a run wrote that never made a step; at last that it is one."""
     for name in ("tensorboard", "checkpoints"):
         shutil.rmtree(workdir / name, ignore_errors=True)
-    with contextlib.suppress(OSError):  # others' files may be there
-        workdir.rmdir()
+    for name in ("metrics.jsonl", "config.json"):
+        (workdir / name).unlink(missing_ok=True)
 
 
 def refuse_other_task(workdir: Path, task: Task) -> None:
@@ -155,6 +152,8 @@ def write_result(result: Result) -> None:
         "checkpoint": result.checkpoint,
         "step": result.step,
         "finished": result.finished,
+        "diverged": result.diverged,
+        "nonfinite": result.nonfinite._asdict(),
         "measures": [measure._asdict() for measure in result.measures],
         "scores": {
             # JSON has no NaN.
@@ -165,8 +164,13 @@ def write_result(result: Result) -> None:
         },
         "conflicts": conflicts,
     }
-    path = result.workdir / "result.json"
+    path = result.workdir / _RESULT
     write_whole(path, json.dumps(record, indent=2) + "\n")
+
+
+def forget_result(workdir: Path) -> None:
+    """Of a run that goes on: it is no longer at what it came to."""
+    (workdir / _RESULT).unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -179,7 +183,7 @@ def read_record(path: Path) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"workdir {path.parent}: unreadable {path.name}: {error}"
         ) from None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import abc
 import importlib
+import os
+import re
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tensorboardX.event_file_writer import EventsWriter
@@ -13,10 +16,12 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 import mmpareto_jax as mmp
-from mmpareto_jax._whole_files import write_whole
+from mmpareto_jax._whole_files import naming, write_whole
 from mmpareto_jax.training._described.names import tag
 from mmpareto_jax.training._run.callbacks import Callback, Start
-from mmpareto_jax.training._run.metrics import line, plain, read_metrics
+from mmpareto_jax.training._run.damaged import say
+from mmpareto_jax.training._run.metrics import keep_records, line, plain
+from mmpareto_jax.training._run.tally import has_cut
 
 if TYPE_CHECKING:
     from mmpareto_jax.training._run.result import Result
@@ -43,7 +48,8 @@ class JsonLines(_Writer):
     """Writes ``WORKDIR/metrics.jsonl``, for ``read_metrics``; ``train`` has one.
 
     A run that goes on drops the records that it writes again: what lies after its
-    checkpoint, and a mean that was cut off there.
+    checkpoint, and a mean that was cut off there. Lines that hold no record are moved
+    to ``WORKDIR/damaged``, and a warning says so.
 
     Example:
       >>> import pathlib, tempfile, types
@@ -61,24 +67,38 @@ class JsonLines(_Writer):
     _file: TextIO | None = None
 
     def on_start(self, run: Start) -> None:
-        kept = [r for r in read_metrics(run.workdir) if r["step"] <= run.step]
-        if kept and _is_cut(run) and kept[-1]["split"] == "train":
-            kept.pop()
-        path = run.workdir / "metrics.jsonl"
-        write_whole(path, "".join(map(line, kept)))
-        self._file = path.open("a")
+        is_cut = has_cut(run.workdir, run.step)
+
+        def wanted(record: Mapping[str, Any]) -> bool:
+            if record["step"] == run.step:
+                return not (is_cut and record["split"] == "train")
+            return bool(record["step"] < run.step)
+
+        last = keep_records(run.workdir, wanted)
+        if last < run.step and not is_cut:
+            say(
+                f"workdir {run.workdir}: metrics.jsonl has no record of steps "
+                f"{last + 1} to {run.step}, where the run goes on"
+            )
+        self._path = run.workdir / "metrics.jsonl"
+        self._file = self._path.open("a", encoding="utf-8")
 
     def _record(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         assert self._file is not None
-        self._file.write(line({"step": step, "split": split, **values}))
+        with naming(self._path):
+            self._file.write(line({"step": step, "split": split, **values}))
 
     def on_save(self, step: int) -> None:  # noqa: ARG002
         assert self._file is not None
-        self._file.flush()
+        with naming(self._path):
+            self._file.flush()
+            # The checkpoint outlives the machine, too, and these are not written again.
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with naming(self._path):
+                self._file.close()
 
 
 class TensorBoard(_Writer):
@@ -103,12 +123,12 @@ class TensorBoard(_Writer):
     _writer: EventsWriter | None = None
 
     def on_start(self, run: Start) -> None:
-        folder = run.workdir / "tensorboard"
-        folder.mkdir(exist_ok=True)
+        self._folder = run.workdir / "tensorboard"
+        self._folder.mkdir(exist_ok=True)
         # Of a run that goes on in the same second another file.
-        self._writer = EventsWriter(str(folder / "events"), f".{run.step}")
+        self._writer = EventsWriter(str(self._folder / "events"), f".{run.step}")
         # What a run that goes on writes again is hidden.
-        first = run.step if _is_cut(run) else run.step + 1
+        first = run.step if has_cut(run.workdir, run.step) else run.step + 1
         began = SessionLog(status=SessionLog.START)
         self._event(first, session_log=began)
 
@@ -122,15 +142,18 @@ class TensorBoard(_Writer):
 
     def _event(self, step: int, **what: Any) -> None:
         assert self._writer is not None
-        self._writer.write_event(Event(step=step, wall_time=time.time(), **what))
+        with naming(self._folder):
+            self._writer.write_event(Event(step=step, wall_time=time.time(), **what))
 
     def on_save(self, step: int) -> None:  # noqa: ARG002
         assert self._writer is not None
-        self._writer.flush()
+        with naming(self._folder):
+            self._writer.flush()
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with naming(self._folder):
+                self._writer.close()
 
 
 class WeightsAndBiases(_Writer):
@@ -162,8 +185,8 @@ class WeightsAndBiases(_Writer):
     def on_start(self, run: Start) -> None:
         kept = run.workdir / "wandb-id"
         own: dict[str, Any] = {"dir": str(run.workdir), "name": run.workdir.name}
-        if run.step and kept.exists():
-            own |= {"id": kept.read_text(), "resume": "allow"}
+        if run.step and (known := _id_in(kept)):
+            own |= {"id": known, "resume": "allow"}
         own["config"] = run.config.to_dict()
         self._run = self._wandb.init(**{**own, **self._options})
         write_whole(kept, self._run.id)
@@ -182,6 +205,12 @@ class WeightsAndBiases(_Writer):
             self._run.finish(exit_code=int(self._failed))
 
 
-def _is_cut(run: Start) -> bool:
-    """Whether it goes on within the steps of a record."""
-    return run.step > 0 and not run.config.ends_record(run.step)
+def _id_in(path: Path) -> str | None:
+    """That of a run there; None where there is none, or it cannot be read."""
+    if not path.exists():
+        return None
+    content = path.read_bytes().decode(errors="replace")
+    if re.fullmatch(r"[\w.-]+", content):
+        return content
+    say(f"unreadable {path}: the run goes on there as a new one")
+    return None

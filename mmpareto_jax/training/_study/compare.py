@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
-import functools
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from mmpareto_jax.training._choices import is_own
-from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._run.lock import locked
 from mmpareto_jax.training._study.comparison import Comparison
-from mmpareto_jax.training._study.records import Records, claim, describe, read_runs
+from mmpareto_jax.training._study.records import (
+    Records,
+    claim,
+    describe,
+    read_runs,
+    unclaim,
+)
 from mmpareto_jax.training._study.run_once import Record
+from mmpareto_jax.training._study.runs import Runs, Together
 from mmpareto_jax.training._study.shares import PATIENCE, Share
-from mmpareto_jax.training._study.together import Measured, measure, run_together
-from mmpareto_jax.training._study.workers import default_workers, pool, visible_gpus
+from mmpareto_jax.training._study.workers import default_workers
 from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.registry import make_task
 from mmpareto_jax.training._tasks.settled import check_method, config_of
 
 Progress = Callable[[int, int, str], None]
-Together = int | Literal["auto"]
-# Runs side by side, at most.
-_TOGETHER = 16
 
 
 @overload
@@ -114,6 +114,8 @@ def compare(
         the data are not there; a method does not fit the model or the task; several
         workers for a task that was made in Python; a number that is out of range.
       TimeoutError: what another process was to do is still missing; says what.
+      ChildProcessError: a worker died, for want of memory perhaps; says at which run.
+        What the others had finished is there.
     """
     if isinstance(task, Comparison):
         task, comparison, workdir = None, task, comparison
@@ -146,27 +148,50 @@ def compare_share(
         workers = default_workers() if task is None else 1
     _check(task, workers, together)
     made, comparison = _settled(task, comparison)
-    claim(workdir, comparison)
-    if share.is_first:
-        describe(workdir, made.measures, {})
-    runs = _Runs(task, workers, together)
+    runs = Runs(task, workers, together)
     tuning = comparison.tuning()
     total = len(tuning) + len(comparison.methods) * comparison.seeds
-    records = read_runs(workdir)
-    with contextlib.closing(Records(workdir, share.process_id)) as file:
+    with (
+        locked(workdir, f"lock-{share.process_id}" if share.process_id else "lock"),
+        _claimed(workdir, comparison, share) as file,
+    ):
+        if share.is_first:
+            describe(workdir, made.measures, {})
+        records = read_runs(workdir)
         for stage in ("tuning", "final"):
             configs = tuning if stage == "tuning" else comparison.final(records)
             missing = share.missing(configs, records)
-            for record in runs.all(missing, inspect and stage == "final"):
-                file.append(record)
-                records.append(record)
-                if progress is not None:
-                    progress(len(records), total, f"{stage}: {record['method']}")
+            # Closed at once where something fails here: its workers end with it.
+            with contextlib.closing(
+                runs.all(missing, inspect and stage == "final")
+            ) as finished:
+                for record in finished:
+                    file.append(record)
+                    records.append(record)
+                    if progress is not None:
+                        progress(len(records), total, f"{stage}: {record['method']}")
             if share.is_first:
                 describe(workdir, made.measures, runs.timed())
             if stage == "tuning" or share.is_first:
                 records = share.wait(workdir, configs)
     return records
+
+
+@contextlib.contextmanager
+def _claimed(workdir: Path, comparison: Comparison, share: Share) -> Iterator[Records]:
+    """The directory is this comparison's; the file of this process's records.
+
+    Where no run comes to an end, it is left as it was found.
+    """
+    is_new = not (workdir / "comparison.json").exists()
+    claim(workdir, comparison)
+    try:
+        with contextlib.closing(Records(workdir, share.process_id)) as file:
+            yield file
+    except Exception:
+        if is_new and share.is_first and not read_runs(workdir):
+            unclaim(workdir)
+        raise
 
 
 def _check(task: Task | None, workers: int, together: Together) -> None:
@@ -192,71 +217,3 @@ def _settled(task: Task | None, comparison: Comparison) -> tuple[Task, Compariso
     for method in comparison.methods:
         check_method(made, comparison.run(method, comparison.lr_grid[0], 0))
     return made, comparison
-
-
-class _Runs:
-    """Does runs: in this process or in others, one by one or side by side."""
-
-    def __init__(self, task: Task | None, workers: int, together: Together):
-        self._run = functools.partial(run_together, task=task)
-        self._measure = functools.partial(measure, task=task)
-        self._workers = workers
-        # On a thread each, runs side by side are slower (tests/benchmarks/NOTES.md).
-        on_threads = workers > 1 and not visible_gpus(os.environ)
-        self._together = 1 if together == "auto" and on_threads else together
-        self._measured: dict[str, Measured] = {}
-
-    def all(self, configs: Sequence[Config], inspect: bool) -> Iterator[Record]:
-        """The records of these runs, as they are finished."""
-        run = functools.partial(self._run, inspect=inspect)
-        groups = self._groups(configs)
-        if self._workers == 1:
-            for group in groups:
-                self._time([group], map)
-                for part in self._parts(group):
-                    yield from run(part)
-        elif configs:
-            with pool(self._workers) as others:
-                self._time(groups, others.map)
-                parts = [part for group in groups for part in self._parts(group)]
-                jobs = [others.submit(run, part) for part in parts]
-                for job in concurrent.futures.as_completed(jobs):
-                    yield from job.result()
-
-    def timed(self) -> dict[str, Any]:
-        """Method -> what was timed, for ``environment.json``."""
-        return {method: found._asdict() for method, found in self._measured.items()}
-
-    def _groups(self, configs: Sequence[Config]) -> list[list[Config]]:
-        """Those of each method, which share their program."""
-        groups: dict[str, list[Config]] = {}
-        for config in configs:
-            groups.setdefault(config.method, []).append(config)
-        return list(groups.values())
-
-    def _time(self, groups: Sequence[Sequence[Config]], each: Any) -> None:
-        """Times what is not yet known; each method once."""
-        if self._together != "auto":
-            return
-        new = [
-            group
-            for group in groups
-            if len(group) > 1 and group[0].method not in self._measured
-        ]
-        for_worker = max(1, sum(map(len, groups)) // self._workers)
-        largest = min(_TOGETHER, for_worker)
-        found = each(self._measure, [group[:largest] for group in new])
-        self._measured |= {
-            group[0].method: measured
-            for group, measured in zip(new, found, strict=True)
-        }
-
-    def _parts(self, group: Sequence[Config]) -> Iterator[Sequence[Config]]:
-        """What is run side by side; all about equally many."""
-        size = self._together
-        if size == "auto":
-            measured = self._measured.get(group[0].method)
-            size = measured.faster if measured else 1
-        number = -(-len(group) // size)
-        for i in range(number):
-            yield group[i * len(group) // number : (i + 1) * len(group) // number]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpareto_jax.training._config import Config
-from mmpareto_jax.training._study.records import name_of, read_runs
+from mmpareto_jax.training._study.records import look, name_of
 from mmpareto_jax.training._study.run_once import Record
 
 PATIENCE = 3600.0
@@ -79,7 +79,7 @@ class Share:
         """
         size, since = -1, time.monotonic()
         while True:
-            records = read_runs(workdir)
+            records, _ = look(workdir)
             there = {name_of(record) for record in records}
             missing = {
                 i: config

@@ -7,13 +7,18 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
+import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
 _PROCESSES_ON_CPU = 2
 _MEMORY = 0.9  # of a GPU, for all processes on it
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -85,29 +90,109 @@ def default_workers() -> int:
     return len(visible_gpus(os.environ)) or _PROCESSES_ON_CPU
 
 
+class Pool:
+    """Processes that each do one thing after the other."""
+
+    def __init__(self, executor: concurrent.futures.ProcessPoolExecutor, doing: Any):
+        self._executor = executor
+        # By worker two numbers: its process, and the position of what it does.
+        self._doing = doing
+        self._processes: Sequence[Any] = ()
+        self._what: Sequence[str] = ()
+
+    def each(
+        self,
+        do: Callable[[Given], Found],
+        what: Sequence[Given],
+        named: Callable[[Given], str] = str,
+    ) -> Iterator[tuple[int, Found]]:
+        """Does something with each, in whatever order.
+
+        Args:
+          do: what; it and what it is given can be pickled.
+          what: with which.
+          named: what a message calls one of them.
+
+        Yields:
+          Position in `what`, and what came of it, as soon as it is there.
+        """
+        self._what = [named(given) for given in what]
+        jobs = {
+            self._executor.submit(_do, do, number, given): number
+            for number, given in enumerate(what)
+        }
+        self._processes = multiprocessing.active_children()
+        # The executor hears of the last process that it started, and so of its end,
+        # with what is submitted next.
+        self._executor.submit(int)
+        for job in concurrent.futures.as_completed(jobs):
+            yield jobs[job], job.result()
+
+    def died(self) -> ChildProcessError:
+        """How the first one died, once all have ended."""
+        # So the executor has ended the others.
+        so = -signal.SIGTERM
+        alone = [x for x in self._processes if x.exitcode not in (None, 0, so)]
+        if not alone:
+            return ChildProcessError(f"a worker died: {_ended(so)}")
+        first = alone[0]
+        said = zip(self._doing[::2], self._doing[1::2], strict=True)
+        doing = [self._what[number] for pid, number in said if pid == first.pid]
+        at = f"at {doing[0]}" if doing else "as it began"
+        return ChildProcessError(
+            f"worker {first.pid} died {at}: {_ended(first.exitcode)}"
+        )
+
+
+def _ended(code: int) -> str:
+    """The exit code of a process in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    # What ends a process so is mostly the kernel, where it has no more memory.
+    return f"{name}, out of memory?" if -code == signal.SIGKILL else name
+
+
+# In a worker: where it says which process does what.
+_doing: Any = None
+_number = 0
+
+
+def _do(do: Callable[[Any], Any], number: int, given: Any) -> Any:
+    _doing[2 * _number : 2 * _number + 2] = os.getpid(), number
+    return do(given)
+
+
 @contextlib.contextmanager
-def pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
-    """So many processes, each with its own environment."""
+def pool(workers: int) -> Iterator[Pool]:
+    """So many processes, each with its own environment.
+
+    Raises:
+      ChildProcessError: one of them died; says which, how, and at what.
+    """
     gpus = visible_gpus(os.environ)
     context = multiprocessing.get_context("spawn")
     # What numerical libraries read when they are imported must be there before.
     shared = {} if gpus else worker_environment(0, workers, gpus, os.environ)
     # Closed when this process fails, or ends in any way: the workers end with it.
     hears, tells = context.Pipe(duplex=False)
-    with (
-        _environment(shared),
-        concurrent.futures.ProcessPoolExecutor(
-            workers,
-            mp_context=context,
-            initializer=_begin,
-            initargs=(context.Value("i", 0), workers, gpus, hears),
-        ) as executor,
-    ):
-        try:
-            yield executor
-        except BaseException:
-            tells.close()
-            raise
+    doing = context.RawArray("l", 2 * workers)
+    executor = concurrent.futures.ProcessPoolExecutor(
+        workers,
+        mp_context=context,
+        initializer=_begin,
+        initargs=(context.Value("i", 0), workers, gpus, hears, doing),
+    )
+    others = Pool(executor, doing)
+    try:
+        with _environment(shared), executor:
+            try:
+                yield others
+            except BaseException:
+                tells.close()
+                raise
+    except BrokenProcessPool:
+        raise others.died() from None
     tells.close()
 
 
@@ -117,16 +202,22 @@ def _end_with_the_parent(hears: Any) -> None:
     os._exit(1)
 
 
-def _begin(numbers: Any, workers: int, gpus: tuple[str, ...], hears: Any) -> None:
+def _begin(
+    numbers: Any, workers: int, gpus: tuple[str, ...], hears: Any, doing: Any
+) -> None:
     """In a worker: takes the next number, and its GPU before the backend starts."""
+    global _doing, _number
     watch = threading.Thread(target=_end_with_the_parent, args=[hears], daemon=True)
     watch.start()
-    if not gpus:
-        return
+    # A terminal sends both to all: the parent answers, and the workers end with it.
+    for name in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
     with numbers.get_lock():
-        number = numbers.value
+        _doing, _number = doing, numbers.value
         numbers.value += 1
-    os.environ.update(worker_environment(number, workers, gpus, os.environ))
+    if gpus:
+        own = worker_environment(_number, workers, gpus, os.environ)
+        os.environ.update(own)
 
 
 @contextlib.contextmanager
