@@ -14,18 +14,18 @@ from test_scales import LIMITED
 
 import mmpareto_jax as mmp
 
-NUM, TREE = 4, "six"
+TREE = "six"
 ULPS = 64
 
 # Which weights, or divisors, are a loss to some power: beyond the range of float32 if
 # losses are. They are tried with losses from 1e-6 to 1e6.
-OF_LOSSES = ("db_mtl", "geometric_mean")
+OF_LOSSES = ("cosmos", "db_mtl", "geometric_mean")
 
 
 @functools.cache
 def program(name):
     """Gradients, losses and a state to the update, the state, weights and rows."""
-    tx = mmp.aggregate(METHODS[name].rule, NUM)
+    tx = mmp.aggregate(METHODS[name].rule, METHODS[name].num)
 
     @jax.jit
     def update(grads, losses, state):
@@ -50,7 +50,7 @@ class Outcome:
             weights, scales = (np.asarray(x, np.float64) for x in (weights, scales))
             self.reach = np.sum(np.abs(weights) * (self.lengths / scales))
         self.eps = ULPS * float(jnp.finfo(jnp.float32).eps)
-        self.tiny = 4 * float(jnp.finfo(jnp.float32).smallest_normal) * NUM
+        self.tiny = 4 * float(jnp.finfo(jnp.float32).smallest_normal) * len(rows)
 
     @property
     def seen(self):
@@ -60,9 +60,10 @@ class Outcome:
 @st.composite
 def losses(draw, name):
     far = 6 if name in OF_LOSSES else 30
-    powers = draw(st.lists(st.integers(-far, far), min_size=NUM, max_size=NUM))
+    num = METHODS[name].num
+    powers = draw(st.lists(st.integers(-far, far), min_size=num, max_size=num))
     digits = st.sampled_from([1.0, 0.0, 3.0])
-    found = draw(st.lists(digits, min_size=NUM, max_size=NUM))
+    found = draw(st.lists(digits, min_size=num, max_size=num))
     return (np.array(found) * 10.0 ** np.array(powers)).astype(np.float32)
 
 
@@ -75,7 +76,7 @@ def numbers(tree):
 @given(data=st.data())
 def test_finite_and_never_ascending(name, data):
     """The update, the state and the diagnostics, with losses as unlike as gradients."""
-    drawn = data.draw(rows(NUM, size_of(TREE)))
+    drawn = data.draw(rows(METHODS[name].num, size_of(TREE)))
     found = Outcome(name, drawn, data.draw(losses(name)))
     assert np.isfinite(found.update).all()
     assert not any(np.isnan(x).any() for x in numbers((found.state, found.seen)))
@@ -87,11 +88,11 @@ def test_finite_and_never_ascending(name, data):
 @pytest.mark.parametrize("name", METHODS)
 @given(data=st.data())
 def test_nothing_of_a_bad_step_is_kept(name, data):
-    drawn = data.draw(rows(NUM, size_of(TREE), least=-10, most=10))
-    given_losses = np.ones(NUM, np.float32)
+    drawn = data.draw(rows(METHODS[name].num, size_of(TREE), least=-10, most=10))
+    given_losses = np.ones(len(drawn), np.float32)
     (update, state) = program(name)
     bad = drawn.copy()
-    k, p = data.draw(st.integers(0, NUM - 1)), data.draw(st.integers(0, 10))
+    k, p = data.draw(st.integers(0, len(drawn) - 1)), data.draw(st.integers(0, 10))
     bad[k, p] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
     found, after, *_ = update(cut(bad, TREE), given_losses, state)
     if name != "trimmed_mean" or np.isnan(bad[k, p]):
@@ -112,9 +113,11 @@ def test_scale_equivariant(name, data):
     """
     far = 4 if name in LIMITED else 12
     kinds = ("normal", "zero")
-    drawn = data.draw(rows(NUM, size_of(TREE), kinds=kinds, least=-far, most=far))
+    drawn = data.draw(
+        rows(METHODS[name].num, size_of(TREE), kinds=kinds, least=-far, most=far)
+    )
     factor = 2.0 ** data.draw(st.integers(-40, 40))
-    one = np.ones(NUM, np.float32)
+    one = np.ones(len(drawn), np.float32)
     first = Outcome(name, drawn, one)
     second = Outcome(name, np.float32(factor) * drawn, one)
     reach = max(first.reach, second.reach / factor)
