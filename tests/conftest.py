@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import tempfile
 
+import hypothesis
 import jax
 import pytest
 
@@ -11,6 +13,22 @@ collect_ignore_glob = ["benchmarks/*", "several_processes.py", "faults.py"]
 
 # No command that is tested in this process keeps programs in the user's cache.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
+
+# Properties: few examples, the same in every run; HYPOTHESIS_PROFILE=long for many.
+# Of neither is anything left in the checkout.
+hypothesis.configuration.set_hypothesis_home_dir(
+    os.path.join(tempfile.gettempdir(), f"hypothesis-{os.getuid()}")
+)
+for _name, _examples in {"ci": 60, "long": 10_000}.items():
+    hypothesis.settings.register_profile(
+        _name,
+        max_examples=_examples,
+        derandomize=_name == "ci",
+        deadline=None,
+        database=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -18,7 +18,8 @@ ROOT = pathlib.Path(mmp.__file__).parents[1]
 # From the lowest floor to the highest. A module may import its own room and those of
 # the floors below; rooms on one floor do not know each other. "" is the package itself.
 FLOORS = (
-    ("_version", "_lazy", "_published", "_whole_files", "models"),
+    ("_version", "_lazy", "_published", "_whole_files", "_array_files", "_processes"),
+    ("models",),
     ("data",),
     ("_gradients",),
     ("_gramians",),
@@ -42,7 +43,7 @@ OUTSIDE = {
     "_combine": {"jax", "numpy", "optax"},
     "_probe": {"jax", "numpy"},
     "_public": set(),
-    "models": {"flax", "jax", "numpy"},
+    "models": {"flax", "jax", "numpy", "safetensors"},
 }
 
 

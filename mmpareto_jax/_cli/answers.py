@@ -23,6 +23,15 @@ _BESIDE = {"task": "module:function"}
 class Parser(argparse.ArgumentParser):
     """Answers a mistake in one line, without the usage text."""
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,  # before the command or behind it
+            help="show the traceback of whatever goes wrong",
+        )
+
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:

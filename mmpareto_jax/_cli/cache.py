@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmpareto_jax._cli.paths import path
+
 _DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
 _ENABLED = "JAX_ENABLE_COMPILATION_CACHE"
 _SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
@@ -25,6 +27,7 @@ def add_cache(command: argparse.ArgumentParser) -> None:
     either = command.add_mutually_exclusive_group()
     either.add_argument(
         "--cache",
+        type=path,
         metavar="DIR",
         help="where compiled programs are kept for later runs (default: "
         "JAX_COMPILATION_CACHE_DIR, or else mmpareto_jax/xla in the user's cache)",

@@ -8,12 +8,16 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import math
 import os
+import sys
+import warnings
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, get_args
 
 from mmpareto_jax._cli.devices import Devices
 from mmpareto_jax._cli.nearest import check_names
+from mmpareto_jax._cli.paths import make_room
 from mmpareto_jax._cli.stopping import again, going_on, quiet_orbax
 from mmpareto_jax.training._choices import RuleName
 from mmpareto_jax.training._described.names import shortened
@@ -21,7 +25,7 @@ from mmpareto_jax.training._described.names import shortened
 if TYPE_CHECKING:
     from mmpareto_jax.training import Config, Result
 
-INTERRUPTED = 130
+INTERRUPTED, DIVERGED = 130, 4
 
 
 def train(arguments: dict[str, Any]) -> int:
@@ -42,17 +46,22 @@ def train(arguments: dict[str, Any]) -> int:
     with (
         contextlib.closing(TrainingProgress()) as progress,
         going_on(functools.partial(_resumed, workdir)),
+        warnings.catch_warnings(),
     ):
+        warnings.filterwarnings("ignore", ".* not finite")  # it is said below
         result = train(
             config, workdir, resume=resume, callbacks=[progress], **devices.placement
         )
     code = 0 if result.finished else INTERRUPTED
+    code = DIVERGED if result.diverged else code
     if not is_first():
         return code
     with going_on(lambda: f"mmpareto plot {workdir}"):
         files = draw_figures(workdir)
     _print_result(result, [path.name for path in files])
-    if code:
+    if result.diverged:
+        print(_diverged(result), file=sys.stderr)
+    elif code:
         print(f"Stopped. To go on: mmpareto train --workdir {workdir} --resume")
     return code
 
@@ -61,6 +70,23 @@ def _resumed(workdir: str) -> str:
     """The command that goes on with the run, if it has begun."""
     began = os.path.exists(os.path.join(workdir, "config.json"))
     return f"mmpareto train --workdir {workdir} --resume" if began else again()
+
+
+def _diverged(result: Result) -> str:
+    """What became of it, which checkpoint is left, and what to do."""
+    config, main = result.config, result.measures[0].name
+    kept = []
+    if config.ends_after is not None:
+        kept.append(f"checkpoint {int(result.state.step)} is the state before them")
+    score = result.scores["validation"][main]
+    if result.checkpoint == "best" and math.isfinite(score):
+        kept.append(f"the best on validation is checkpoint {result.step}")
+    said = [result.nonfinite.said(config.on_nonfinite), *kept]
+    return (
+        f"mmpareto: the run diverged at step {result.nonfinite.last}: "
+        f"{'; '.join(said)}; lower --lr (now {config.lr:g}), or see --on-nonfinite, "
+        "and train to another --workdir"
+    )
 
 
 def config_of(
@@ -123,10 +149,10 @@ def _trajectories(arguments: dict[str, Any]) -> int:
     name, methods = arguments["problem"], arguments["methods"]
     check_names("problem", [name], problems.PROBLEMS)
     check_names("method", methods or (), _library_methods())
+    path = Path(arguments["out"] or f"{name}.png")
+    make_room(path, endings=(".png", ".pdf", ".svg"))
     problem = problems.PROBLEMS[name]()
     found = problems.compare_trajectories(problem, methods or problems.METHODS)
-    path = Path(arguments["out"] or f"{name}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
     problems.draw_trajectories(problem, found.trajectories, path)
     print(found.table())
     print(f"\n{path}")
@@ -174,6 +200,8 @@ def _print_result(result: Result, figures: list[str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     print(legend(result.measures))
+    if result.nonfinite.steps:
+        print(f"{result.nonfinite.said(result.config.on_nonfinite)}.")
     note = " on validation" if result.checkpoint == "best" else ""
     print(f"checkpoint: step {result.step}, the {result.checkpoint}{note}")
     for group, share in result.conflicts.items():

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from mmpareto_jax._cli.paths import path
+
 SHELLS = ("bash", "zsh", "fish")
-# Arguments that are files or directories, by destination.
-_PATHS = ("workdir", "workdirs", "config", "cache", "data", "out", "raw", "directory")
 
 
 def completion(parser: argparse.ArgumentParser, shell: str) -> int:
@@ -27,5 +27,5 @@ def _complete_paths(
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _complete_paths(command, by_shell)
-        elif action.dest in _PATHS:
+        elif action.type is path:
             vars(action)["complete"] = by_shell  # where shtab looks

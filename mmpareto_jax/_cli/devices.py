@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import re
 from typing import Any
+
+# Each has threads of its own.
+_MOST_CPU_DEVICES = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +89,11 @@ class Devices:
                     f"--mesh: expected a multiple of {number} processes, "
                     f"got {self.mesh}"
                 )
+            if all_of_them // number > _MOST_CPU_DEVICES:
+                raise ValueError(
+                    f"--mesh: expected at most {_MOST_CPU_DEVICES} CPU devices in a "
+                    f"process, got {self.mesh}"
+                )
             jax.config.update("jax_num_cpu_devices", all_of_them // number)
         if self.several_processes:
             from mmpareto_jax._cli.member import join
@@ -97,6 +106,19 @@ class Devices:
             if self.device:
                 reason = f"jax finds none here ({reason})"
             raise ValueError(f"--device {self.device or 'default'}: {reason}") from None
+
+
+def check_workers(number: int | None) -> None:
+    """Refuses what no host can start.
+
+    Raises:
+      ValueError: fewer than one process, or more than eight for each CPU.
+    """
+    most = 8 * (os.cpu_count() or 1)
+    if number is not None and not 1 <= number <= most:
+        raise ValueError(
+            f"--workers: expected 1 to {most}, eight for each CPU, got {number}"
+        )
 
 
 def add_devices(parser: argparse.ArgumentParser, *, processes: bool) -> None:

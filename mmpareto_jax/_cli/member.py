@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -115,7 +114,7 @@ def join(coordinator: str | None, number: int | None, own: int | None) -> None:
         waits.cancel()
 
 
-def compute(command: Callable[[], int]) -> int:
+def compute(command: Callable[[], int], tell: Callable[[BaseException], int]) -> int:
     """What a child does: the command, and an end that keeps no other process waiting.
 
     Where all processes end alike, they part. Where only this one fails it goes at once,
@@ -123,6 +122,7 @@ def compute(command: Callable[[], int]) -> int:
 
     Args:
       command: returns the exit code.
+      tell: says what was raised, and returns the exit code for it.
     """
     _speak_through_the_parent()
     import jax
@@ -138,19 +138,14 @@ def compute(command: Callable[[], int]) -> int:
         code = USAGE_ERROR
     except TimeoutError:  # of a barrier: another one did not come
         _go(LOST)
-    except (ValueError, OSError) as error:
-        _say(str(error))
-        _go(USAGE_ERROR)
     except jax.errors.JaxRuntimeError as error:
         if _CONNECTION.search(str(error)):
             _go(LOST)
-        traceback.print_exc()
-        _go(1)
+        _go(tell(error))
     except KeyboardInterrupt:
         _go(128 + signal.SIGINT)
-    except BaseException:
-        traceback.print_exc()
-        _go(1)
+    except BaseException as error:
+        _go(tell(error))
     jax.distributed.shutdown()
     return code
 

@@ -41,7 +41,10 @@ def unknown(
     """
     known = list(known)
     likely = [x for x in known if x not in unlikely]
-    said, other = f"unknown {what} {name}", f", or {beside}" if beside else ""
+    said, other = (
+        f"unknown {what} {name or repr(name)}",
+        f", or {beside}" if beside else "",
+    )
     for names, cutoff in ((known, _SURE), (likely, 0.6), (known, 0.6)):
         if near := difflib.get_close_matches(name.lower(), names, 1, cutoff):
             return f"{said}; did you mean {near[0]}{other}?"

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from mmpareto_jax._cli.paths import path
 from mmpareto_jax.training._choices import TASKS, MethodName, spelled
 from mmpareto_jax.training._options.groups import GROUPS
 from mmpareto_jax.training._options.of_all import Run
@@ -42,6 +43,8 @@ def _add_flag(
     else:
         kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
         options = {"type": kind, "metavar": kind.__name__.upper()}
+        if field.name == "data":
+            options["type"] = path
     names = ""
     if field.name == "method":
         names = "; the table below has all"

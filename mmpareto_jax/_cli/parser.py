@@ -14,6 +14,7 @@ from mmpareto_jax._cli.explain import method_columns
 from mmpareto_jax._cli.listed import listed
 from mmpareto_jax._cli.options import add_options
 from mmpareto_jax._cli.parser_of_studies import add_compare, add_sweep
+from mmpareto_jax._cli.paths import path
 from mmpareto_jax._published import PUBLISHED
 from mmpareto_jax._version import __version__
 from mmpareto_jax.training._choices import MethodName, TaskName, spelled
@@ -62,12 +63,14 @@ def _train(commands: Any) -> None:
         help="what to learn: mmpareto datasets lists it, or module:function returns it "
         "(default: av-digits)",
     )
-    train.add_argument("--workdir", help="where the run is written (default: runs/...)")
+    train.add_argument(
+        "--workdir", type=path, help="where the run is written (default: runs/...)"
+    )
     train.add_argument(
         "--resume", action="store_true", help="continue the run in --workdir"
     )
     file = "TOML or JSON; flags go first"
-    train.add_argument("--config", metavar="FILE", help=file)
+    train.add_argument("--config", type=path, metavar="FILE", help=file)
     add_devices(train, processes=True)
     add_cache(train)
     add_options(train, without=("task",))
@@ -77,7 +80,7 @@ def _evaluate(commands: Any) -> None:
     evaluate = commands.add_parser(
         "evaluate", help="evaluate a run's checkpoint", allow_abbrev=False
     )
-    evaluate.add_argument("workdir")
+    evaluate.add_argument("workdir", type=path)
     evaluate.add_argument(
         "--checkpoint",
         choices=("best", "latest"),
@@ -94,7 +97,7 @@ def _plot(commands: Any) -> None:
         help="draw a run's figures again, or trajectories of toy problems",
         allow_abbrev=False,
     )
-    plot.add_argument("workdir", help="of the run; or the word trajectories")
+    plot.add_argument("workdir", type=path, help="of the run; or the word trajectories")
     plot.add_argument(
         "--problem", default="toy", help="trajectories: of what (default: %(default)s)"
     )
@@ -102,7 +105,10 @@ def _plot(commands: Any) -> None:
         "--methods", type=listed(str), metavar="A,B,...", help="trajectories: of whom"
     )
     plot.add_argument(
-        "--out", metavar="FILE", help="trajectories: the PNG (default: PROBLEM.png)"
+        "--out",
+        type=path,
+        metavar="FILE",
+        help="trajectories: the PNG (default: PROBLEM.png)",
     )
 
 
@@ -111,10 +117,15 @@ def _report(commands: Any) -> None:
         "report", help="one HTML page about runs and comparisons", allow_abbrev=False
     )
     report.add_argument(
-        "workdirs", nargs="+", metavar="WORKDIR", help="of train or of compare"
+        "workdirs",
+        type=path,
+        nargs="+",
+        metavar="WORKDIR",
+        help="of train or of compare",
     )
     report.add_argument(
         "--out",
+        type=path,
         metavar="FILE",
         help="(default: report.html in WORKDIR; of several: in this directory)",
     )
@@ -134,11 +145,14 @@ def _prepare(commands: Any) -> None:
     )
     prepare.add_argument(
         "--raw",
+        type=path,
         metavar="DIR",
         help="the published files (colored-digits: or nothing); "
         "arrays: an npz file, or npy files",
     )
-    prepare.add_argument("--out", metavar="DIR", required=True, help="where to write")
+    prepare.add_argument(
+        "--out", type=path, metavar="DIR", required=True, help="where to write"
+    )
     prepare.add_argument(
         "--workers", type=int, default=2, help="processes (default: 2)"
     )
@@ -172,7 +186,7 @@ def _check(commands: Any) -> None:
         help="say what is wrong with prepared data",
         allow_abbrev=False,
     )
-    check.add_argument("directory", help="what mmpareto prepare wrote")
+    check.add_argument("directory", type=path, help="what mmpareto prepare wrote")
 
 
 def _methods(commands: Any) -> None:

@@ -10,6 +10,7 @@ from mmpareto_jax._cli import studies as _studies
 from mmpareto_jax._cli.cache import add_cache
 from mmpareto_jax._cli.listed import listed, methods_named
 from mmpareto_jax._cli.options import add_options
+from mmpareto_jax._cli.paths import path
 from mmpareto_jax.training._choices import TaskName
 
 
@@ -53,11 +54,12 @@ def add_compare(commands: Any) -> None:
     _division(compare)
     compare.add_argument(
         "--workdir",
+        type=path,
         help="where all is written; runs that are there already are not repeated "
         "(default: runs/compare-TASK)",
     )
     compare.add_argument(
-        "--config", metavar="FILE", help="TOML or JSON; flags go first"
+        "--config", type=path, metavar="FILE", help="TOML or JSON; flags go first"
     )
     add_cache(compare)
     of_runs = ("task", "method", "lr", "seed", "log_every", "probe_every")
@@ -78,7 +80,9 @@ def add_sweep(commands: Any) -> None:
     )
     _division(sweep)
     add_cache(sweep)
-    sweep.add_argument("--workdir", default="runs/sweep", help="(default: %(default)s)")
+    sweep.add_argument(
+        "--workdir", type=path, default="runs/sweep", help="(default: %(default)s)"
+    )
 
 
 def _division(command: argparse.ArgumentParser) -> None:
@@ -123,7 +127,8 @@ def _division(command: argparse.ArgumentParser) -> None:
 
 
 def _together(text: str) -> int | str:
-    return text if text == "auto" else int(text)
-
-
-_together.__name__ = "auto or int"
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected auto or at least 1, got {text}")
+    return int(text)

@@ -9,6 +9,7 @@ import hashlib
 from typing import Any
 
 from mmpareto_jax._cli import progress as _progress
+from mmpareto_jax._cli.devices import check_workers
 
 FAULTY = 1
 
@@ -16,8 +17,7 @@ FAULTY = 1
 def prepare(arguments: dict[str, Any]) -> int:
     name, raw, out = (arguments.pop(k) for k in ("name", "raw", "out"))
     workers = arguments.pop("workers")
-    if workers < 1:
-        raise ValueError(f"--workers: expected at least 1, got {workers}")
+    check_workers(workers)
     given = {k: v for k, v in arguments.items() if v is not None}
     from mmpareto_jax.data.sources import options_of, plan_of, prepare
 
@@ -27,7 +27,13 @@ def prepare(arguments: dict[str, Any]) -> int:
     plan = plan_of(name, raw, **given)
     _progress.announce(f"{len(plan.examples)} examples")
     with _progress.preparation(name) as progress:
-        prepared = prepare(plan, out, workers=workers, progress=progress)
+        try:
+            prepared = prepare(plan, out, workers=workers, progress=progress)
+        except MemoryError:
+            raise ValueError(
+                f"prepare: out of memory with {workers} workers; the same command with "
+                "fewer goes on"
+            ) from None
     index = prepared.index
     for split, counts in index["counts"].items():
         each = ", ".join(f"{k} {n}" for k, n in list(counts.items())[:12])

@@ -99,13 +99,3 @@ def _unraisable(ignored: Any) -> None:
     # Of a write that ends when the one that failed is no longer waited for.
     if str(ignored.exc_value) != "Event loop is closed":
         _shown(ignored)
-
-
-def told(error: Exception) -> str:
-    """An error as one line: what, where, and its notes."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        text = f"{error.strerror}{where}"
-    notes = getattr(error, "__notes__", ())
-    return "; ".join([text, *notes])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpareto_jax._cli import progress as _progress
 from mmpareto_jax._cli.commands import config_of
+from mmpareto_jax._cli.devices import check_workers
 from mmpareto_jax._cli.nearest import check_names
 from mmpareto_jax._whole_files import write_whole
 from mmpareto_jax.training._choices import MULTI_TASK, MethodName, is_own
@@ -36,7 +37,7 @@ def compare(arguments: dict[str, Any]) -> int:
     own = ("methods", "lr_grid", "seeds", "tune_seeds")
     plan = {name: arguments.pop(name) for name in own}
     division = {name: arguments.pop(name) for name in DIVISION}
-    _check_workers(division["workers"])
+    check_workers(division["workers"])
     workdir = arguments.pop("workdir")
 
     def methods_of(config: Config) -> tuple[str, ...]:
@@ -51,6 +52,7 @@ def compare(arguments: dict[str, Any]) -> int:
     from mmpareto_jax.training._study.summary import legend
 
     comparison = training.Comparison(config, **plan)
+    _check_share(division)
     workdir = Path(workdir or f"runs/compare-{config.task.replace(':', '-')}")
     there = len(look(workdir)[0])
     if not there or training.read_comparison(workdir) == comparison:
@@ -91,9 +93,12 @@ def _compared(config: Config) -> tuple[MethodName, ...]:
     return COMPARED_LOSSES if several else COMPARED
 
 
-def _check_workers(workers: int | None) -> None:
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers: expected at least 1, got {workers}")
+def _check_share(division: dict[str, Any]) -> None:
+    """Raises ValueError for a share that there is not, before any announcement."""
+    from mmpareto_jax.training._study.shares import Share
+
+    names = ("num_processes", "process_id", "patience")
+    Share(**{name: division[name] for name in names})
 
 
 def _leave_to_the_first(division: dict[str, Any], workdir: Any) -> int:
@@ -134,10 +139,11 @@ def sweep(arguments: dict[str, Any]) -> int:
 
     from mmpareto_jax import training
 
-    _check_workers(arguments["workers"])
+    check_workers(arguments["workers"])
     workdir = Path(arguments.pop("workdir"))
     given = {k: v for k, v in arguments.items() if v is not None}
     check_names("setting", given.get("settings", ()), training.SETTINGS)
+    _check_share(given)
     settings = given.get("settings", tuple(training.SETTINGS))
     plan = inspect.signature(training.sweep).parameters
     each = 2 * (len(plan["lr_grid"].default) + given["seeds"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmpareto_jax._cli.line import Line
 from mmpareto_jax._cli.progress import Clock, Display
@@ -26,6 +26,7 @@ class TrainingProgress(Callback):
     def __init__(self, console: Console | None = None, clock: Clock = time.monotonic):
         self._console, self._clock = console, clock
         self._display: Display | None = None
+        self._bad = 0
 
     def on_start(self, run: Start) -> None:
         """How long the run is; then its line."""
@@ -53,6 +54,20 @@ class TrainingProgress(Callback):
             self._line.restart(step)
         self._line.update(step)
 
+    def on_step(self, step: int, metrics: dict[str, Any]) -> None:
+        """The first steps that were not finite, and how many there are."""
+        from mmpareto_jax.training._run.counts import Nonfinite
+
+        if "nonfinite" not in metrics or self._display is None:
+            return
+        groups = self._run.groups
+        found = Nonfinite.of([metrics], groups.objectives, groups.groups)
+        if not self._bad:
+            said = found.said(self._run.config.on_nonfinite)
+            self._display.say(f"up to step {step}: {said}")
+        self._bad += found.steps
+        self._line.note = f"{self._bad} steps not finite"
+
     def on_epoch(self, step: int, scores: dict[str, float]) -> None:
         """The main measure on validation, and a line where there is no terminal."""
         self._line.update(step)
@@ -61,6 +76,8 @@ class TrainingProgress(Callback):
                 unit = " %" if measure.percent else ""
                 number = f"{measure.shown(value):{'.1f' if measure.percent else '.4g'}}"
                 self._line.note = f"{measure.title} {number}{unit}"
+                if self._bad:
+                    self._line.note += f", {self._bad} steps not finite"
         if self._display is not None:
             total = self._run.config.num_steps
             count = f"epoch {self._epoch(step)}/{self._epochs}  step {step}/{total}"

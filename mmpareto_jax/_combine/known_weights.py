@@ -9,10 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._combine.kinds import Weights
-from mmpareto_jax._gramians.gramian import Gramians, power_below
+from mmpareto_jax._gramians.gramian import (
+    Gramians,
+    exponents_of,
+    power_below,
+    shifted,
+)
 
 # What a pass's result is divided by, and then multiplied by.
 Scale: TypeAlias = tuple[jax.Array, jax.Array]
+
+
+# A pass begins with weights that are not further from 1 than this as they are.
+_MODERATE = 2.0**60
 
 
 class Known(NamedTuple):
@@ -56,16 +65,11 @@ def known_weights(
     known = Known(groups, {}, {}, {})
     for name, own in members.items():
         if name in gramians:
-            middle = _middle(gramians[name].rows)
-            relative = middle / gramians[name].rows
-            given = weights[name]
+            rows, given = gramians[name].rows, weights[name]
             if given.leaves is None:
-                size = _size(given.group)
-                groups[name] = given.group / size * relative
-                known.group_scales[name] = middle, size
+                groups[name], known.group_scales[name] = _factors(given.group, rows)
             for path, x in zip(own, given.leaves or (), strict=False):
-                known.leaves[path] = x / _size(x) * relative
-                known.leaf_scales[path] = middle, _size(x)
+                known.leaves[path], known.leaf_scales[path] = _factors(x, rows)
         elif name in weights:
             size = _size(weights[name].group)
             groups[name] = weights[name].group / size
@@ -82,14 +86,36 @@ def alike(weights: jax.Array, rows: Mapping[str, tuple[int, ...]]) -> Known:
         finite, all of the group shows it.
     """
     finite = jnp.isfinite(weights)
-    size = _size(jnp.where(finite, weights, 0))
-    one = jnp.ones_like(size)
+    usable = jnp.where(finite, weights, 0)
+    one = jnp.ones_like(usable[0])
+    size = jnp.where(_is_moderate(usable), one, _size(usable))
     scales = {
         name: (one, jnp.where(finite[jnp.array(own)].all(), size, jnp.nan))
         for name, own in rows.items()
         if own
     }
     return Known(weights / size, {}, scales, {})
+
+
+def _factors(weights: jax.Array, rows: jax.Array) -> tuple[jax.Array, Scale]:
+    """What a pass begins with, from weights of divided gradients; and its scale.
+
+    It is the weights of the gradients themselves, wherever these are not far from 1: a
+    short gradient is then not lost where it is alone beside a long one.
+    """
+    exponents = exponents_of(rows)
+    own = shifted(weights, -exponents)
+    middle, size = _middle(rows), _size(weights)
+    factors = shifted(weights, exponents_of(middle) - exponents_of(size) - exponents)
+    plain, one = _is_moderate(own), jnp.ones_like(size)
+    scale = jnp.where(plain, one, middle), jnp.where(plain, one, size)
+    return jnp.where(plain, own, factors), scale
+
+
+def _is_moderate(weights: jax.Array) -> jax.Array:
+    """Whether a pass may begin with them: the largest is not far from 1."""
+    largest = jnp.max(jnp.abs(weights))
+    return (largest > 1 / _MODERATE) & (largest < _MODERATE)
 
 
 # Traced and lowered once for all parameters of one shape.

@@ -154,4 +154,7 @@ def _upward(
     upward = jnp.maximum(restored, size)
     if limit is not None:
         upward = jnp.minimum(upward, jnp.asarray(limit, size.dtype) * size)
-    return jnp.where(noise, weights, upward * direction)
+    # Of a direction near 1 a much shorter gradient's part would be lost.
+    factor = upward / size
+    longer = jnp.where(jnp.isfinite(factor), factor * weights, upward * direction)
+    return jnp.where(noise, weights, longer)

@@ -7,10 +7,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mmpareto_jax._combine.kinds import Weights
-from mmpareto_jax._gramians.gramian import Gramians, power_below
+from mmpareto_jax._gramians.gramian import (
+    Gramians,
+    exponents_of,
+    power_below,
+    shifted,
+)
 from mmpareto_jax._gramians.min_norm import SolverReport
 
 
@@ -152,13 +158,26 @@ def _of_weights(
 ) -> dict[str, jax.Array]:
     """The weights [K] that stand for the update."""
     if of_leaves is None:
-        return {"weights": weights / g.rows, "magnitude": jnp.mean(weights / g.rows)}
+        return {"weights": weights / g.rows, "magnitude": _mean(weights, g.rows)}
     before, size = _length([weights] * len(of_leaves), g.leaves)
     after, own_size = _length(of_leaves, g.leaves)
     # In this order nothing is out of range that is not so in the result.
-    changed = (weights / size) * (own_size * after / jnp.where(before > 0, before, 1.0))
-    effective = jnp.where(before > 0, changed, weights) / g.rows
-    return {"weights": effective, "magnitude": jnp.mean(effective)}
+    length = own_size * after / jnp.where(before > 0, before, 1.0)
+    factor = length / size
+    changed = jnp.where(
+        jnp.isfinite(factor), weights * factor, (weights / size) * length
+    )
+    effective = jnp.where(before > 0, changed, weights)
+    return {"weights": effective / g.rows, "magnitude": _mean(effective, g.rows)}
+
+
+def _mean(weights: jax.Array, rows: jax.Array) -> jax.Array:
+    """That of ``weights / rows``; it may be infinite, but is no ∞ - ∞."""
+    exponents = jnp.frexp(weights)[1] - exponents_of(rows)
+    largest = jnp.max(jnp.where(weights == 0, np.iinfo(np.int32).min, exponents))
+    largest = jnp.where((weights == 0).all(), 0, largest)
+    mean = jnp.mean(shifted(weights, -exponents_of(rows) - largest))
+    return shifted(mean, largest)
 
 
 def _length(

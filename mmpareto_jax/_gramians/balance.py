@@ -54,6 +54,16 @@ def balance(
     return z * y, SolverReport(error, steps)
 
 
+def _slopes(cosines: jax.Array, y: jax.Array, p: jax.Array) -> jax.Array:
+    """The derivative by h y of C (h y) - h y^(-p).
+
+    Its diagonal is not less than rounding error, in which a large y would leave it: of
+    two equal gradients it would be singular.
+    """
+    least = 64 * len(y) * np.finfo(y.dtype).eps
+    return cosines + jnp.diag(jnp.maximum(p * y ** (-p - 1), least))
+
+
 @jax.custom_jvp
 def _root(
     cosines: jax.Array, h: jax.Array, p: jax.Array
@@ -80,8 +90,7 @@ def _root(
     def newton(s: _Newton) -> _Newton:
         y = s.y
         gap, _ = residual(y)
-        hessian = cosines + jnp.diag(p * y ** (-p - 1))
-        step = -jnp.linalg.solve(hessian, gap) / h
+        step = -jnp.linalg.solve(_slopes(cosines, y, p), gap) / h
         slope = jnp.sum(h * gap * step)
         # Stay positive: at most 99 % of the way to the boundary.
         room = jnp.min(jnp.where(step < 0, -y / jnp.where(step < 0, step, 1.0), 4.0))
@@ -126,7 +135,6 @@ def _derivative(
     power = y**-p
     right = of_h * power - h * power * jnp.log(y) * of_p
     right -= of_cosines @ (h * y) + cosines @ (of_h * y)
-    jacobian = cosines + jnp.diag(p * power / y)
-    of_y = jnp.linalg.solve(jacobian, right) / h
+    of_y = jnp.linalg.solve(_slopes(cosines, y, p), right) / h
     none = np.zeros((), jax.dtypes.float0)
     return (y, error, steps), (of_y, jnp.zeros_like(error), none)

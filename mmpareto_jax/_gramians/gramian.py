@@ -218,6 +218,34 @@ def power_below(x: jax.Array) -> jax.Array:
     return jnp.where(usable, jnp.ldexp(jnp.ones((), x.dtype), power), 1)
 
 
+def shifted(x: jax.Array, exponents: jax.Array) -> jax.Array:
+    """Numbers times powers of two, which may be out of range where the results are not.
+
+    In thirds: the products of two scales and a number do not fit two factors.
+    """
+    third = exponents // 3
+    one = jnp.ones_like(x)
+    for part in (third, third, exponents - 2 * third):
+        x = x * jnp.ldexp(one, part)
+    return x
+
+
+def exponents_of(rows: jax.Array) -> jax.Array:
+    """Of scales, which are powers of two."""
+    return jnp.frexp(rows)[1] - 1
+
+
+def _unit(largest: jax.Array) -> jax.Array:
+    """What weights of this size are divided by, a power of two: it changes no digit.
+
+    The small ones grow to 1. Others stay as they are, and with them the terms of rows
+    that are much shorter, unless a sum of theirs could leave the range.
+    """
+    power = power_below(largest)
+    most = 2.0 ** (np.finfo(largest.dtype).maxexp - 16)
+    return jnp.where(power > most, power / most, jnp.minimum(power, 1))
+
+
 @jax.jit
 def combine(
     weights: jax.Array, leaf: jax.Array, rows: jax.Array | None = None
@@ -226,12 +254,12 @@ def combine(
 
     Where rows are of very unlike scales, neither the weight nor its product with the
     inverse of the row's scale need be representable, and terms near the end of the
-    range may overflow before they cancel. In this order nothing does but the result.
+    range may overflow before they cancel. In this order nothing does but the result;
+    and no term is lost that is alone in its place.
     """
     size = jnp.ones((), weights.dtype)
     if rows is not None:
-        # A power of two, which changes no digit.
-        size = power_below(lax.stop_gradient(jnp.max(jnp.abs(weights))))
+        size = _unit(lax.stop_gradient(jnp.max(jnp.abs(weights))))
         weights = weights / size
 
     def term(k: jax.Array | int) -> jax.Array:

@@ -169,5 +169,6 @@ def _active_set(
     x, iterations = nonnegative_qp(matrix, z, among=among)
     parts = x * (least / unit) / jnp.sum(x * z)
     zero &= among
-    first_zero = (jnp.arange(len(z)) == jnp.argmax(zero)).astype(z.dtype)
-    return jnp.where(zero.any(), first_zero * rows, parts), iterations
+    # Not a product: the scale of a row may be beyond the range of the shortest's.
+    first_zero = jnp.where(jnp.arange(len(z)) == jnp.argmax(zero), rows, 0.0)
+    return jnp.where(zero.any(), first_zero, parts), iterations

@@ -1,10 +1,16 @@
 """Real digits: scikit-learn's and MNIST's, parted into splits that share no image."""
 
 import gzip
+import math
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ._limits import IDX_BYTES
+from ._raw_files import check_file
 
 NUM_CLASSES = 10
 
@@ -59,20 +65,43 @@ def mnist_digits(
     Raises:
       ValueError: as `read_idx`.
     """
-    prefix = "t10k" if split == "test" else "train"
-    images = read_idx(raw, f"{prefix}-images-idx3-ubyte")
-    labels = read_idx(raw, f"{prefix}-labels-idx1-ubyte")
-    if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"raw: expected images [M, H, W] and labels [M] in {raw}, "
-            f"got {images.shape} and {labels.shape}"
-        )
+    images, labels = labelled_digits(raw, "t10k" if split == "test" else "train")
     if split == "test":
         return images, labels, np.arange(len(images))
     order = np.random.default_rng(0).permutation(len(images))
     held = len(images) // 10
     rows = order[:held] if split == "validation" else order[held:]
     return images, labels, np.sort(rows)
+
+
+def labelled_digits(
+    raw: Path, prefix: str
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Two IDX files that belong together.
+
+    Args:
+      raw: their directory.
+      prefix: of their names.
+
+    Returns:
+      Images, uint8 ``[M, H, W]``, and labels from 0 to 9, uint8 ``[M]``.
+
+    Raises:
+      ValueError: as `read_idx`, or they are of another shape, or no such labels.
+    """
+    images = read_idx(raw, f"{prefix}-images-idx3-ubyte")
+    labels = read_idx(raw, f"{prefix}-labels-idx1-ubyte")
+    if images.ndim != 3 or labels.shape != images.shape[:1] or not images.size:
+        raise ValueError(
+            f"raw: expected images [M, H, W] and labels [M] in {raw}/{prefix}-*, "
+            f"got {list(images.shape)} and {list(labels.shape)}"
+        )
+    if labels.max() >= NUM_CLASSES:
+        raise ValueError(
+            f"raw: {raw}/{prefix}-labels-idx1-ubyte: expected labels from 0 to 9, "
+            f"got {labels.max()}"
+        )
+    return images, labels
 
 
 def read_idx(raw: Path, name: str) -> NDArray[np.uint8]:
@@ -88,19 +117,31 @@ def read_idx(raw: Path, name: str) -> NDArray[np.uint8]:
     Raises:
       ValueError: there is no such file, or it is of another format or cut off.
     """
-    plain, packed = raw / name, raw / f"{name}.gz"
-    if plain.exists():
-        data = plain.read_bytes()
-    elif packed.exists():
-        data = gzip.decompress(packed.read_bytes())
-    else:
-        raise ValueError(f"raw: {plain} is missing (also as .gz)")
+    path = raw / name
+    packed = raw / f"{name}.gz"
+    if not path.exists() and not packed.exists():
+        raise ValueError(f"raw: {path} is missing (also as .gz)")
+    path = path if path.exists() else packed
+    try:
+        check_file(path, raw)
+        with path.open("rb") as file:
+            return _read_idx(gzip.GzipFile(fileobj=file) if path == packed else file)
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"raw: {path} {error}") from None
+
+
+def _read_idx(file: BinaryIO | gzip.GzipFile) -> NDArray[np.uint8]:
     # Two zeros, 8 for unsigned bytes, the number of axes, then each one's size.
-    if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise ValueError(f"raw: {raw / name} is no IDX file of bytes")
-    start = 4 + 4 * data[3]
-    shape = [int(n) for n in np.frombuffer(data[4:start], ">u4")]
-    values = np.frombuffer(data, np.uint8)[start:]
-    if len(shape) != data[3] or values.size != np.prod(shape):
-        raise ValueError(f"raw: {raw / name} is cut off")
-    return values.reshape(shape)
+    head = file.read(4)
+    if len(head) < 4 or head[:3] != b"\0\0\x08":
+        raise ValueError("is no IDX file of bytes")
+    shape = [int(n) for n in np.frombuffer(file.read(4 * head[3]), ">u4")]
+    size = math.prod(shape)
+    if size > IDX_BYTES:
+        raise ValueError(f"tells of {size} bytes, more than the limit of {IDX_BYTES}")
+    data = file.read(size + 1)  # one more, were there any
+    if len(shape) != head[3] or len(data) < size:
+        raise ValueError("is cut off")
+    if len(data) > size:
+        raise ValueError(f"holds more than the {size} bytes that its head tells of")
+    return np.frombuffer(data, np.uint8).reshape(shape)

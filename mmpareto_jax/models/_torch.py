@@ -1,6 +1,7 @@
 """Exchange of parameters with PyTorch, by name, without importing it."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from mmpareto_jax.models._resnet import ResNet18
+from mmpareto_jax.models._weights import read_weights
 
 _Path: TypeAlias = tuple[Any, ...]  # attribute names and list indices
 _FILTER = (nnx.Param, nnx.BatchStat)
@@ -95,7 +97,10 @@ def to_torch(model: nnx.Module) -> dict[str, np.ndarray]:
 
 
 def load_torch(
-    model: nnx.Module, arrays: Mapping[str, ArrayLike], *, strict: bool = True
+    model: nnx.Module,
+    arrays: Mapping[str, ArrayLike] | str | Path,
+    *,
+    strict: bool = True,
 ) -> None:
     """Copy a PyTorch state dict into `model`, in place.
 
@@ -109,13 +114,17 @@ def load_torch(
     Args:
         model: any module of `mmpareto_jax.models`.
         arrays: torch name to array, as in `{k: v.numpy() for k, v in
-            net.state_dict().items()}`.
+            net.state_dict().items()}`; or a `.safetensors` or `.npz` file of them.
+            Files of `torch.save` can run anything when they are opened, and are
+            refused.
         strict: whether missing and unexpected names are errors. If not, missing ones
             keep their value and unexpected ones are ignored; a shape mismatch is an
             error all the same.
 
     Raises:
-        ValueError: listing every missing name, unexpected name and shape mismatch.
+        ValueError: listing every missing name, unexpected name and shape mismatch; or a
+            file is of another kind, or damaged.
+        ImportError: of a `.safetensors` file, where safetensors is not installed.
 
     Example:
         >>> from flax import nnx
@@ -130,6 +139,8 @@ def load_torch(
                [2., 5.],
                [3., 6.]], dtype=float32)
     """
+    if isinstance(arrays, str | Path):
+        arrays = read_weights(arrays)
     given = {
         name.removeprefix("module."): np.asarray(value)
         for name, value in arrays.items()

@@ -32,12 +32,14 @@ from mmpareto_jax.training._options.of_tasks import (
     Multimodal,
     MultiTask,
 )
-from mmpareto_jax.training._options.option import check, check_option
+from mmpareto_jax.training._options.option import MOST, check, check_option
 
 # This module is read for `mmpareto --help`, so it imports nothing heavy.
 
 # Records that a run of any length leaves, about.
 _RECORDS = 500
+# Bytes of a config's file.
+_LARGEST_FILE = 2**20
 # Pairs of MNIST's digits, as many as there are digits to train on.
 _MNIST_PAIRS = 54_000
 
@@ -86,7 +88,7 @@ class Config(
       (32, 2000, 124)
       >>> Config(lr=-1.0)
       Traceback (most recent call last):
-      ValueError: lr: expected a finite number > 0, got -1.0
+      ValueError: lr: expected a finite number > 0 that float32 holds, got -1.0
       >>> Config("multi-digits", method="ogm")
       Traceback (most recent call last):
       ValueError: method: expected one for multi-task tasks, got ogm
@@ -141,6 +143,8 @@ class Config(
         fits = self.batch_size <= self.num_train
         expected = f"at most the {self.num_train} training examples"
         check("batch_size", self.batch_size, fits, expected)
+        few = self.num_steps <= MOST
+        check("epochs", self.epochs, few, f"at most {MOST} steps in all")
         self._check_probe(self.num_steps)
 
     @property
@@ -174,6 +178,12 @@ class Config(
     def num_steps(self) -> int:
         """The length of the run, in steps."""
         return self.steps or self.epochs * self.steps_per_epoch
+
+    @property
+    def ends_after(self) -> int | None:
+        """The steps in a row, not finite, that end the run; None: none do."""
+        limits = {"skip": self.nonfinite_limit, "stop": 1, "continue": None}
+        return limits[self.on_nonfinite]
 
     @property
     def record_steps(self) -> int:
@@ -245,14 +255,26 @@ def load_config(path: str | Path) -> dict[str, Any]:
       Field name -> value, for the fields that the file has.
 
     Raises:
-      ValueError: not readable, not of that format, or an unknown field.
+      ValueError: not readable, of more than 1 MiB, not of that format, or an unknown
+        field, or one twice.
     """
     path = Path(path)
     try:
-        text = path.read_text()
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:  # which may have no end, as /dev/zero
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise ValueError(f"expected at most {_LARGEST_FILE} bytes")
+        text = content.decode("utf-8-sig")  # as editors on Windows write it
+        if path.suffix == ".json":
+            values = json.loads(text, object_pairs_hook=_each_once)
+        else:
+            values = tomllib.loads(text)
+    except OSError as error:
+        raise ValueError(f"config {path}: {error.strerror or error}") from error
+    except ValueError as error:
         raise ValueError(f"config {path}: {error}") from error
+    except RecursionError:
+        raise ValueError(f"config {path}: values are nested too deep") from None
     if not isinstance(values, Mapping):
         raise ValueError(f"config {path}: expected names and values")
     values = renamed(values)
@@ -263,6 +285,16 @@ def load_config(path: str | Path) -> dict[str, Any]:
                 f"config {path}: unknown name {name!r}; known are {sorted(known)}"
             )
     return dict(values)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; Python's own reader takes the last of equal names."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} stands there twice")
+    return values
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:

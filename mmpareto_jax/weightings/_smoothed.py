@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax._gramians.gramian import exponents_of, shifted
 from mmpareto_jax.weightings._mmpareto import ScalarOrSchedule
 from mmpareto_jax.weightings._weighting import (
     Weighting,
@@ -92,20 +93,9 @@ def smoothed(weighting: Weighting, decay: ScalarOrSchedule = 0.9) -> Weighting:
         now = decay(state.step) if callable(decay) else decay
         share = jnp.where(state.step == 0, 0.0, jnp.asarray(now, found.dtype))
         before = state.mean.astype(found.dtype)
-        before = _in_other_rows(before, state.rows.astype(rows.dtype), rows)
+        older = exponents_of(state.rows.astype(rows.dtype))
+        before = shifted(before, exponents_of(rows) - older)
         mean = share * before + (1 - share) * found
         return mean, SmoothedState(rule, mean, rows, state.step + 1)
 
     return Weighting(init, weights, weighting.extras, weighting.reads_gramian)
-
-
-def _in_other_rows(weights: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
-    """Weights of gradients divided by `old` as those of gradients divided by `new`.
-
-    The ratio of the two powers of two may be out of range where the result is not: it
-    is multiplied in halves.
-    """
-    exponent = jnp.frexp(new)[1] - jnp.frexp(old)[1]
-    half = exponent // 2
-    one = jnp.ones_like(weights)
-    return weights * jnp.ldexp(one, half) * jnp.ldexp(one, exponent - half)

@@ -145,7 +145,7 @@ def test_idx_files_that_do_not_belong_together(tmp_path):
     raw = mnist(tmp_path / "raw")
     labels = raw / "t10k-labels-idx1-ubyte"
     labels.write_bytes(struct.pack(">HBBI", 0, 8, 1, 3) + bytes(3))
-    with pytest.raises(ValueError, match=r"^raw: .* \(60, 28, 28\)"):
+    with pytest.raises(ValueError, match=r"^raw: .* \[60, 28, 28\]"):
         mnist_digits(raw, "test")
     labels.unlink()
     with pytest.raises(ValueError, match=r"^raw: .* is missing \(also as \.gz\)"):

@@ -16,23 +16,23 @@ from mmpareto_jax.training._options.groups import GROUPS
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lr": 0.0}, "lr: expected a finite number > 0, got 0.0"),
-        ({"lr": float("nan")}, "lr: expected a finite number > 0, got nan"),
-        ({"gamma": -1.0}, "gamma: expected a finite number >= 0, got -1.0"),
+        ({"lr": 0.0}, "lr: expected a finite number > 0 that"),
+        ({"lr": float("nan")}, "lr: .* float32 holds, got nan"),
+        ({"gamma": -1.0}, "gamma: expected a finite number >= 0 that"),
         ({"momentum": 1.0}, "momentum: expected 0 <= momentum < 1, got 1.0"),
-        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
-        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"epochs": 0}, "epochs: expected 1 to .*, got 0"),
+        ({"steps": 0}, "steps: expected 1 to .*, got 0"),
         ({"seed": -1}, "seed: expected 0 to"),
         ({"seed": "0"}, "seed: expected int, got '0'"),
         ({"epochs": True}, "epochs: expected int, got True"),
         ({"method": "sgd"}, "method: expected one of joint, ogm"),
         ({"method": None}, "method: expected one of joint, ogm"),
         ({"max_magnitude": 0.5}, "max_magnitude: expected a finite number >= 1"),
-        ({"alpha": -1.0}, "alpha: expected at least 0, got -1.0"),
-        ({"log_every": 0}, "log_every: expected at least 1, got 0"),
-        ({"probe_every": -1}, "probe_every: expected at least 0, got -1"),
+        ({"alpha": -1.0}, "alpha: expected a finite number >= 0"),
+        ({"log_every": 0}, "log_every: expected 1 to"),
+        ({"probe_every": -1}, "probe_every: expected 0 to"),
         ({"probe_every": 9, "steps": 8}, "probe_every: expected at most 8 steps, got"),
-        ({"width": 6}, "width: expected a multiple of 4, got 6"),
+        ({"width": 6}, "width: expected a multiple of 4, up to 8192, got 6"),
         ({"modalities": 4}, "modalities: expected 2 or 3, got 4"),
         ({"fusion": "bottleneck"}, "another one, or --encoder transformer"),
         (
@@ -161,6 +161,8 @@ def test_a_config_that_was_written_before_is_read(tmp_path):
         "smooth": None,
         "probe_every": 0,
         "log_every": None,
+        "on_nonfinite": "skip",
+        "nonfinite_limit": 10,
     }  # options that came after it
     assert set(written) == set(default) - set(later)
     config = read_config(tmp_path)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmpareto_jax.training._tasks.criteria import labels
+from mmpareto_jax.training._tasks.criteria import computed, labels
 from mmpareto_jax.training._tasks.dense_criteria import depth, normals, segmentation
 
 CLASSES = 4
@@ -127,3 +127,59 @@ def test_median_of_many_angles():
     angles = np.degrees(np.arccos(np.clip((unit * wanted).sum(-1), -1, 1)))[valid]
     np.testing.assert_allclose(scores["median_angle"], np.median(angles), atol=0.15)
     np.testing.assert_allclose(scores["mean_angle"], angles.mean(), rtol=1e-5)
+
+
+def spoiled(kind, value, counts):
+    """A case with one such prediction, of what counts or of what does not."""
+    found, wanted, criterion = dense_case(kind, 4)
+    valid = np.ones(4, bool)
+    if kind == "segmentation":
+        valid = wanted >= 0
+    elif kind != "classification":
+        valid = np.any(wanted != 0, axis=-1)
+    if kind == "classification" and not counts:
+        valid[3] = False
+    found[tuple(np.argwhere(valid == counts)[0])] = value
+    mask = jnp.array([1, 1, 1, float(counts or kind != "classification")])
+    return criterion.scores(criterion.sums(found, wanted, mask))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_score_is_a_number_where_a_prediction_is_none(kind, value):
+    """Where argmax gives the first class, and histograms count NaN in the first bin."""
+    scores = spoiled(kind, value, counts=True)
+    assert not any(np.isfinite(x) for x in scores.values()), scores
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_does_not_count_may_be_anything(kind):
+    scores = spoiled(kind, np.nan, counts=False)
+    assert all(np.isfinite(x) for x in scores.values()), scores
+
+
+def test_a_class_may_be_impossible():
+    z = jnp.array([[0.0, 1.0, -jnp.inf], [2.0, 1.0, -jnp.inf]])
+    criterion = labels("x")
+    scores = criterion.scores(criterion.sums(z, jnp.array([1, 1]), jnp.ones(2)))
+    assert scores["accuracy"] == 0.5
+    assert np.isfinite(scores["loss"])
+
+
+def test_a_users_measure_of_outputs_that_are_nan_is_nan():
+    """Whatever it makes of them."""
+
+    def right(outputs, batch):
+        return outputs.argmax(-1) == batch["y"]
+
+    criterion = computed(
+        "right", right, score="value", kinds={"value": ("right", True, True)}
+    )
+    batch = {"y": jnp.zeros(2, int)}
+    outputs = jnp.array([[1.0, -jnp.inf], [2.0, 0.0]])
+
+    def score(outputs):
+        return criterion.scores(criterion.sums(outputs, batch, jnp.ones(2)))["value"]
+
+    assert score(outputs) == 1.0
+    assert np.isnan(score(outputs.at[1].set(jnp.nan)))

@@ -79,9 +79,44 @@ def test_the_tally_of_one_step_is_the_step(value, kept):
     metrics = {"x": jnp.asarray(value)}
     packing = Tally.of(metrics)
     found = packing.record(np.asarray(packing.add(packing.empty(), metrics)), 1)
-    assert found == {"x": kept}
+    missing = {"nonfinite/x": 1} if kept is None else {}
+    assert found == {"x": kept, **missing}
     assert type(found["x"]) in (type(kept), float)
     json.dumps(found, allow_nan=False)
+
+
+def test_a_record_says_how_many_steps_its_means_are_not_of():
+    """And whose fault it was; what is finite throughout is not mentioned."""
+    bad = np.array([False, True, True, False])
+
+    def metrics(k):
+        return {
+            "loss/a": np.float32(np.nan if bad[k] else k),
+            "loss/b": np.float32(k),
+            "nonfinite": bad[k],
+            "nonfinite/a": bad[k],
+            "nonfinite/b": np.bool_(False),
+            "a+b/nonfinite": bad[k],
+            "ended": np.bool_(False),
+        }
+
+    packing = Tally.of(metrics(0))
+    tally = packing.empty()
+    for k in range(4):
+        tally = packing.add(tally, metrics(k))
+    # Not a step: the run had ended before it.
+    tally = np.asarray(packing.add(tally, metrics(1), taken=False))
+    assert packing.steps(tally) == 4
+    assert not packing.ended(tally)
+    assert packing.record(tally, 4) == {
+        "steps": 4,
+        "loss/a": 1.5,
+        "loss/b": 1.5,
+        "nonfinite": 2,
+        "nonfinite/a": 2,
+        "nonfinite/loss/a": 2,
+        "a+b/nonfinite": 2,
+    }
 
 
 def test_a_tally_of_nothing_finite():
@@ -275,11 +310,13 @@ class Fetched:
 
     def __array__(self, dtype=None, copy=None):
         self.log.append(("fetch", self.step))
-        return self.packing.empty()
+        tally = self.packing.empty()
+        tally[1] = 2  # steps
+        return tally
 
 
 def test_the_loop_fetches_once_a_record_and_one_step_late(monkeypatch):
-    log, packing = [], Tally(("loss/a",), frozenset(), np.float32)
+    log, packing = [], Tally(("nonfinite", "ended"), frozenset(), np.float32)
     monkeypatch.setattr(jax, "device_get", np.asarray)
 
     def logged(state, tally, batch):
@@ -375,6 +412,19 @@ def test_weights_and_biases(run, wandb, tmp_path):
     assert went_on.summary == {f"test/{k}": x for k, x in run.scores["test"].items()}
     # The first one has ended without a result.
     assert (began.code, went_on.code) == (1, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"a/b\n", b"\0\0\0", b"\xff"])
+def test_a_damaged_id_of_weights_and_biases_begins_a_run_there(
+    content, run, wandb, tmp_path
+):
+    (tmp_path / "wandb-id").write_bytes(content)
+    callback = WeightsAndBiases("papers")
+    with pytest.warns(UserWarning, match="wandb-id: the run goes on there as a new"):
+        callback.on_start(Start(run.config, None, run.groups, tmp_path, 3))
+    assert "id" not in wandb[0].options
+    assert (tmp_path / "wandb-id").read_text() == "abc"
+    callback.close()
 
 
 def test_weights_and_biases_is_asked_for_when_it_is_made(monkeypatch):

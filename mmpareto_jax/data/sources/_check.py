@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import collections
+import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmpareto_jax.data.sources._entries import entry_faults, named, named_badly
+from mmpareto_jax._array_files import open_npy
+from mmpareto_jax.data._limits import EXAMPLE_BYTES, INDEX_BYTES
+from mmpareto_jax.data._raw_files import check_file
+from mmpareto_jax.data.sources._entries import (
+    entry_faults,
+    few,
+    named,
+    named_badly,
+    shown,
+)
 from mmpareto_jax.data.sources._files import (
     SPLITS,
     array_path,
     checksum,
     read_json,
 )
-from mmpareto_jax.data.sources._rows import not_finite
+from mmpareto_jax.data.sources._rows import blocks, not_finite
 
+# Of numbers, as a device takes them.
+_DTYPES = frozenset(
+    np.dtype(name)
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64"),
+        *("uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"),
+    )
+)
 Opened = dict[str, dict[str, np.ndarray]]
 
 
@@ -68,10 +87,11 @@ def look(directory: Path) -> Found:
     Returns:
       What is there, and what is wrong with it.
     """
-    if not (directory / "index.json").exists():
+    if not os.path.lexists(directory / "index.json"):
         missing = "holds no prepared data (no index.json)"
         return Found({}, {}, [f"{missing}; make it with: mmpareto prepare"])
     try:
+        check_file(directory / "index.json", directory, INDEX_BYTES)
         index = read_json(directory / "index.json")
     except (OSError, ValueError, RecursionError) as error:
         return Found({}, {}, [f"index.json cannot be read: {_line(error)}"])
@@ -80,29 +100,33 @@ def look(directory: Path) -> Found:
     arrays: Opened = {split: {} for split in SPLITS if split in good.get("arrays", {})}
     for split, name in named(good):
         try:
-            arrays[split][name] = _open(array_path(directory, split, name))
+            arrays[split][name] = _open(array_path(directory, split, name), directory)
         except ValueError as error:
             faults.append(str(error))
     for check in (_rows, _alike, _labels, _counts, _digests):
-        faults += check(good, arrays)
+        faults += few(check(good, arrays))
     return Found(good, arrays, faults)
 
 
 # --- The heads of the files
 
 
-def _open(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing")
+def _open(path: Path, directory: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        check_file(path, directory, limit=None)
+    except ValueError as error:
+        raise ValueError(f"{path.name} {error}") from None
+    try:
+        array = open_npy(path)
     except Exception as error:  # whatever a broken head makes of it
         raise ValueError(f"{path.name} cannot be read: {_line(error)}") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path.name} cannot be read: it is no npy file")
-    if not array.ndim or array.dtype.kind not in "biuf":
+    if not array.ndim or array.dtype not in _DTYPES:
         expected = "expected [N, ...] of numbers"
         raise ValueError(f"{path.name}: {expected}, got {_kind(array, 0)}")
+    size = array.itemsize * math.prod(array.shape[1:])
+    if size > EXAMPLE_BYTES:
+        expected = f"the limit is {EXAMPLE_BYTES}"
+        raise ValueError(f"{path.name}: {size} bytes a row, {expected}")
     return array
 
 
@@ -126,7 +150,7 @@ def _alike(good: Mapping[str, Any], arrays: Opened) -> Iterator[str]:
     for split in others:
         for name in sorted({*listed[first]} ^ {*listed[split]}):
             here, there = (first, split) if name in listed[first] else (split, first)
-            yield f"index.json: arrays: {here} has {name!r}, {there} has not"
+            yield f"index.json: arrays: {here} has {shown(name)}, {there} has not"
         for name, array in arrays[split].items():
             of_first = arrays[first].get(name, array)
             if _kind(array) != _kind(of_first):
@@ -147,11 +171,12 @@ def _kind(array: np.ndarray, skip: int = 1) -> str:
 def _label_fault(label: np.ndarray, number: int) -> str | None:
     if label.dtype.kind not in "iu" or label.ndim != 1:
         return f"expected integers [N], got {_kind(label, 0)}"
-    bad = np.flatnonzero((label < 0) | (label >= number))
-    if not len(bad):
-        return None
-    row = int(bad[0])
-    return f"label {label[row]} in row {row}, but there are {number} classes"
+    for start, block in blocks(label):
+        bad = np.flatnonzero((block < 0) | (block >= number))
+        if len(bad):
+            at = f"label {block[bad[0]]} in row {start + bad[0]}"
+            return f"{at}, but there are {number} classes"
+    return None
 
 
 def _labels(good: Mapping[str, Any], arrays: Opened) -> Iterator[str]:
@@ -168,7 +193,10 @@ def _counts(good: Mapping[str, Any], arrays: Opened) -> Iterator[str]:
     for split, found in arrays.items():
         if "label" in good["arrays"][split]:
             label = found.get("label")
-            if label is None or _label_fault(label, len(good["classes"])):
+            number = len(good["ids"].get(split, ()))
+            if label is None or len(label) != number:
+                continue  # said already
+            if _label_fault(label, len(good["classes"])):
                 continue  # said already
             numbers = np.bincount(
                 label.astype(np.int64), minlength=len(good["classes"])
@@ -179,9 +207,10 @@ def _counts(good: Mapping[str, Any], arrays: Opened) -> Iterator[str]:
         stored = good["counts"].get(split, {})
         for name in (counts | stored) if split in good["counts"] else ():
             if stored.get(name) != counts.get(name):
+                told = stored.get(name, "none")
                 yield (
-                    f"index.json: counts: {split}: {name!r} {stored.get(name, 'none')},"
-                    f" but the examples have {counts.get(name, 'none')}"
+                    f"index.json: counts: {split}: {shown(name)} {told}, "
+                    f"but the examples have {counts.get(name, 'none')}"
                 )
 
 
@@ -201,11 +230,11 @@ def _ids(ids: Mapping[str, list[str]]) -> Iterator[str]:
     for name, times in number.items():
         if times > 1:
             where = ", ".join(split for split, found in ids.items() if name in found)
-            yield f"index.json: ids: {name!r} is there {times} times ({where})"
+            yield f"index.json: ids: {shown(name)} is there {times} times ({where})"
 
 
 def _deep(directory: Path, found: Found, checksums: bool) -> Iterator[str]:
-    yield from _ids(found.entries.get("ids", {}))
+    yield from few(_ids(found.entries.get("ids", {})))
     for split, arrays in found.arrays.items():
         for name, array in arrays.items():
             if array.dtype.kind == "f":

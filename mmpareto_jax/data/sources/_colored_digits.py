@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpareto_jax.data._digit_images import read_idx
+from mmpareto_jax.data._digit_images import labelled_digits
 from mmpareto_jax.data.sources._plan import Arrays, Example, Plan, UnusableError
 
 # A mean colour for each class, far from each other.
@@ -45,10 +45,13 @@ def plan(raw: Path | None, *, seed: int = 0) -> Plan:
       seed: of the colours, and of the validation part.
 
     Raises:
-      ValueError: a file is missing.
+      ValueError: a file is missing, or is not what it should be.
     """
     rng = np.random.default_rng(seed)
-    labels = {split: _labels(raw, split) for split in ("train", "test")}
+    source = None if raw is None else str(raw)
+    _digits.cache_clear()  # files may have changed
+    # The images, too: what is wrong with a file of them is said once.
+    labels = {split: _digits(source, split)[1] for split in ("train", "test")}
     held = set(rng.permutation(len(labels["train"]))[: len(labels["train"]) // 10])
     examples = [
         Example(
@@ -60,19 +63,15 @@ def plan(raw: Path | None, *, seed: int = 0) -> Plan:
         for split, found in labels.items()
         for number, label in enumerate(found)
     ]
-    decode = functools.partial(
-        _decode, raw=None if raw is None else str(raw), seed=seed
-    )
+    decode = functools.partial(_decode, raw=source, seed=seed)
     classes = tuple(map(str, range(10)))
-    source = "scikit-learn" if raw is None else str(raw)
-    return Plan(
-        "colored-digits", classes, examples, decode, {"seed": seed, "source": source}
-    )
+    options = {"seed": seed, "source": source or "scikit-learn"}
+    return Plan("colored-digits", classes, examples, decode, options)
 
 
 def _decode(example: Example, *, raw: str | None, seed: int) -> Arrays:
     split, number = example.id.split("/")
-    image = _images(raw, split)[int(number)]
+    image = _digits(raw, split)[0][int(number)]
     if image.max() == 0:
         raise UnusableError("an empty image")
     rng = np.random.default_rng([seed, split == "test", int(number)])
@@ -83,24 +82,14 @@ def _decode(example: Example, *, raw: str | None, seed: int) -> Arrays:
     return {"gray": image[..., None], "color": colored}
 
 
-def _labels(raw: Path | None, split: str) -> np.ndarray:
-    if raw is None:
-        return _embedded(split)[1]
-    return read_idx(raw, f"{_prefix(split)}-labels-idx1-ubyte")
-
-
 @functools.lru_cache(maxsize=2)
-def _images(raw: str | None, split: str) -> np.ndarray:
+def _digits(raw: str | None, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All images of a file, and their labels."""
     if raw is None:
-        return _embedded(split)[0]
-    return read_idx(Path(raw), f"{_prefix(split)}-images-idx3-ubyte")
+        return _embedded(split)
+    return labelled_digits(Path(raw), "t10k" if split == "test" else "train")
 
 
-def _prefix(split: str) -> str:
-    return "t10k" if split == "test" else "train"
-
-
-@functools.cache
 def _embedded(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Scikit-learn's digits at 28x28; every fifth one is for test."""
     from PIL import Image

@@ -6,9 +6,8 @@ import collections
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from mmpareto_jax.data.sources._files import array_path
+from mmpareto_jax._whole_files import whole_file
+from mmpareto_jax.data.sources._files import array_path, write_head, write_rows
 from mmpareto_jax.data.sources._index import write_index, write_report
 from mmpareto_jax.data.sources._plan import Plan
 from mmpareto_jax.data.sources._rows import blocks
@@ -24,9 +23,6 @@ def copy(
       out: where the files go.
       progress: called as ``progress(done, total, left out)``; an example is done when
         all its arrays are.
-
-    Raises:
-      ValueError: the files would replace those that are copied.
     """
     write_report(plan, out, plan.examples, plan.problems)
     sizes = collections.Counter(example.split for example in plan.examples)
@@ -36,20 +32,13 @@ def copy(
     for (split, name), found in plan.copies.items():
         if array is None or found.open is not opened:  # several splits of one array
             opened, array = found.open, found.open()
-        source = getattr(array, "filename", None)  # of one that is mapped into memory
-        if source is not None and Path(source).parent.samefile(out):
-            raise ValueError(f"prepare: {out} holds what is to be copied: name another")
-        file = np.lib.format.open_memmap(
-            array_path(out, split, name),
-            "w+",
-            dtype=found.dtype,
-            shape=(sizes[split], *array.shape[1:]),
-        )
-        for start, block in blocks(array, found.rows):
-            file[start : start + len(block)] = block
-            if progress is not None:
-                copied = (done + start + len(block)) // arrays
-                progress(copied, len(plan.examples), len(plan.problems))
-        file.flush()
+        shape = (sizes[split], *array.shape[1:])
+        with whole_file(array_path(out, split, name)) as file:
+            write_head(file, shape, found.dtype)
+            for start, block in blocks(array, found.rows):
+                write_rows(file, block, found.dtype)
+                if progress is not None:
+                    copied = (done + start + len(block)) // arrays
+                    progress(copied, len(plan.examples), len(plan.problems))
         done += sizes[split]
     write_index(plan, out, plan.examples, list(plan.copies), len(plan.problems))

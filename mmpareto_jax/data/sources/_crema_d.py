@@ -10,11 +10,13 @@ from __future__ import annotations
 import csv
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from mmpareto_jax.data._raw_files import read_lines
 from mmpareto_jax.data.sources._media import (
     log_stft,
     read_frames,
@@ -101,7 +103,7 @@ def plan(
     ]
     options = {"split": split, "candidates": candidates, "size": size, "seed": seed}
     decode = functools.partial(_decode, candidates=candidates, size=size)
-    return Plan("crema-d", CLASSES, examples, decode, options, problems)
+    return Plan("crema-d", CLASSES, examples, decode, options, problems, raw=raw)
 
 
 def _literature(raw: Path, problems: list[Problem]) -> dict[str, str]:
@@ -111,18 +113,23 @@ def _literature(raw: Path, problems: list[Problem]) -> dict[str, str]:
         path = raw / f"{side}.csv"
         if not path.exists():
             raise ValueError(f"crema-d: the literature's split needs {path}")
-        with path.open(newline="") as file:
-            for row in csv.reader(file):
-                if len(row) < 2:
-                    continue
-                name, label = row[0].strip(), row[1].strip()
-                match = _ID.fullmatch(name)
-                if match and match[2] == label:
-                    sides[name] = side
-                else:
-                    reason = f"labelled {label!r} in {path.name}, but its id says not"
-                    problems.append(Problem(name, str(path), reason))
+        for name, label in _rows(path, raw):
+            match = _ID.fullmatch(name)
+            if match and match[2] == label:
+                sides[name] = side
+            else:
+                reason = f"labelled {label[:20]!r} in {path.name}, but its id says not"
+                problems.append(Problem(name[:100], str(path), reason))
     return sides
+
+
+def _rows(path: Path, raw: Path) -> Iterator[tuple[str, str]]:
+    try:
+        for row in csv.reader(read_lines(path, raw)):
+            if len(row) >= 2:
+                yield row[0].strip(), row[1].strip()
+    except csv.Error as error:
+        raise ValueError(f"raw: {path}: {error}") from None
 
 
 def _decode(example: Example, *, candidates: int, size: int) -> Arrays:

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpareto_jax._array_files import read_head
+from mmpareto_jax.data._raw_files import check_file
 from mmpareto_jax.data.sources._plan import (
     Arrays,
     Example,
     Plan,
     Problem,
     UnusableError,
+    reading,
 )
 from mmpareto_jax.data.sources._splits import held_out
 
@@ -83,20 +86,21 @@ def dense_plan(
     decode = functools.partial(
         _decode,
         names=tuple(folders),
-        size=_usual_size([example.files[0] for example in examples]),
+        size=_usual_size([example.files[0] for example in examples], raw),
         classes=len(classes),
     )
-    return Plan(dataset, classes, examples, decode, options, problems)
+    return Plan(dataset, classes, examples, decode, options, problems, raw=raw)
 
 
-def _usual_size(images: Sequence[str]) -> tuple[int, ...]:
+def _usual_size(images: Sequence[str], raw: Path) -> tuple[int, ...]:
     """Height and width of most of them, from the heads of the files."""
     sizes: collections.Counter[tuple[int, ...]] = collections.Counter()
     for path in images:
         try:
-            sizes[np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]] += 1
-        except (OSError, ValueError, EOFError):
-            continue  # the decoder will say of it what is wrong
+            check_file(Path(path), raw)
+            sizes[read_head(Path(path)).shape[:2]] += 1
+        except Exception:  # whatever a broken head makes of it: the decoder will say
+            continue
     return sizes.most_common(1)[0][0] if sizes else ()
 
 
@@ -105,37 +109,47 @@ def _decode(
 ) -> Arrays:
     arrays: Arrays = {}
     for name, path in zip(names, example.files, strict=True):
-        values = np.load(path, allow_pickle=False)
-        what = f"{Path(path).parent.name}/{Path(path).name}"
-        expected = (*size, *_CHANNELS[name])
-        if values.shape != expected:
-            raise UnusableError(f"{what}: shape {values.shape}, not {expected}")
-        if not np.isfinite(values).all():
-            raise UnusableError(f"{what}: not finite")
-        arrays[name] = _stored(name, values, what, classes)
+        with reading(path):
+            expected = (*size, *_CHANNELS[name])
+            found = read_head(Path(path))
+            if found.shape != expected or 0 in expected:
+                raise UnusableError(f"shape {found.shape}, not {expected}")
+            if found.dtype.kind not in "biuf":
+                raise UnusableError(f"{found.dtype}, not real numbers")
+            values = np.load(path, allow_pickle=False)
+            _check_finite(values)
+            with np.errstate(over="ignore"):
+                arrays[name] = _stored(name, values, classes)
     return arrays
 
 
-def _stored(name: str, values: np.ndarray, what: str, classes: int) -> np.ndarray:
+def _check_finite(values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise UnusableError(f"not finite as {values.dtype}")
+
+
+def _stored(name: str, values: np.ndarray, classes: int) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if name == "image":
         if values.dtype == np.uint8:
             return np.asarray(values)
         # Interpolation may overshoot a little.
         if low < -1e-3 or high > 1 + 1e-3:
-            raise UnusableError(f"{what}: values from {low:g} to {high:g}, not 0 to 1")
+            raise UnusableError(f"values from {low:g} to {high:g}, not 0 to 1")
         return np.asarray(np.round(np.clip(values, 0, 1) * 255), np.uint8)
     if name == "segmentation":
         if low < -1 or high >= classes or np.any(values != np.round(values)):
             raise UnusableError(
-                f"{what}: values from {low:g} to {high:g}, "
+                f"values from {low:g} to {high:g}, "
                 f"not whole numbers from -1 to {classes - 1}"
             )
         return np.asarray(values, np.int8)
     metric = np.asarray(values, np.float32)
+    _check_finite(metric)
     if name == "depth":
         if low < 0:
-            raise UnusableError(f"{what}: a depth of {low:g}")
+            raise UnusableError(f"a depth of {low:g}")
         return metric
     length = np.linalg.norm(metric, axis=-1, keepdims=True)
+    _check_finite(length)
     return np.asarray(metric / np.where(length > 0, length, 1))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mmpareto_jax.data.sources._files import RESERVED, SPLITS, is_name
@@ -20,6 +21,8 @@ def _is_map(x: Any, holds: Callable[[Any], bool]) -> bool:
 def _is_count(x: Any) -> bool:
     return isinstance(x, int) and not isinstance(x, bool) and x >= 0
 
+
+_FEW, _LONG = 20, 60
 
 _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dataset": (lambda x: isinstance(x, str), "a name"),
@@ -71,29 +74,50 @@ def named_badly(good: Mapping[str, Any]) -> list[str]:
     Returns:
       The faults.
     """
-    return [*_splits(good), *_names(good)]
+    return [*few(_splits(good)), *few(_names(good))]
+
+
+def few(faults: Iterable[str]) -> list[str]:
+    """The first of them, and how many more there are."""
+    found = iter(faults)
+    first = list(itertools.islice(found, _FEW))
+    more = sum(1 for _ in found)
+    return [*first, f"... and {more} more of this kind"] if more else first
+
+
+def shown(name: str) -> str:
+    """A name in a message: quoted, and not too long.
+
+    Example:
+      >>> shown("a" * 100)
+      "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
+    """
+    text = repr(name)
+    return text if len(text) <= _LONG else f"{text[:_LONG]}..."
 
 
 def _splits(good: Mapping[str, Any]) -> Iterator[str]:
     for key in ("arrays", "ids", "counts"):
         for split in good.get(key, ()):
             if split not in SPLITS:
-                expected = ", ".join(SPLITS)
-                yield f"index.json: {key}: {split!r} is no split: expected {expected}"
+                expected = f"expected {', '.join(SPLITS)}"
+                yield f"index.json: {key}: {shown(split)} is no split: {expected}"
         for split in SPLITS:
             if split not in good.get(key, SPLITS):
                 yield f"index.json: {key}: split {split!r} is missing"
 
 
 def _names(good: Mapping[str, Any]) -> Iterator[str]:
-    for split, names in good.get("arrays", {}).items():
+    for split in SPLITS:
+        names = good.get("arrays", {}).get(split, ())
         for name, times in collections.Counter(names).items():
             if not is_name(name):
-                yield f"index.json: arrays: {split}: {name!r} is no plain name"
+                yield f"index.json: arrays: {split}: {shown(name)} is no plain name"
             if name in RESERVED:
                 yield f"index.json: arrays: {split}: {name!r} is a reserved name"
             if times > 1:
-                yield f"index.json: arrays: {split}: {name!r} is there {times} times"
+                where = f"index.json: arrays: {split}"
+                yield f"{where}: {shown(name)} is there {times} times"
 
 
 def named(good: Mapping[str, Any]) -> list[tuple[str, str]]:

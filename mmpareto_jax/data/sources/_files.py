@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from mmpareto_jax._whole_files import write_whole
+import numpy as np
+
+from mmpareto_jax._whole_files import naming, write_whole
 
 SPLITS = ("train", "validation", "test")
 # Of an array: it becomes a part of a file's name, and of an attribute's.
@@ -40,9 +43,37 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_head(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Begins a npy file, whose rows follow.
+
+    They are written and not mapped: on a full disk that is an error, and no signal.
+    """
+    head = {"shape": shape, "fortran_order": False, "descr": dtype.str}
+    np.lib.format.write_array_header_1_0(file, head)
+
+
+def write_rows(file: BinaryIO, rows: np.ndarray, dtype: np.dtype) -> None:
+    """Goes on with it; an error names this file, where others are open too."""
+    with naming(Path(file.name)):
+        file.write(np.ascontiguousarray(rows, dtype).data)
+
+
 def read_json(path: Path) -> Any:
-    """What the file holds; None where there is none."""
-    return json.loads(path.read_text()) if path.exists() else None
+    """What the file holds.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is no JSON; or a name is there twice.
+    """
+    return json.loads(path.read_text("utf-8"), object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        number = collections.Counter(name for name, _ in pairs)
+        raise ValueError(f"{number.most_common(1)[0][0]!r:.100} is there twice")
+    return found
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpareto_jax._whole_files import whole_file
 from mmpareto_jax.data.sources._files import array_path, checksum, write_json
 from mmpareto_jax.data.sources._plan import Example, Plan, Problem
+from mmpareto_jax.data.sources._report import by_reason, in_short
 
 
 def write_report(
@@ -27,16 +29,16 @@ def write_report(
       ValueError: a split has no usable example.
     """
     report = {
-        "problems": [x._asdict() for x in problems],
         "left_out": len(problems),
+        "reasons": by_reason(problems),
         "counts": _counts(plan, used),
     }
     write_json(out / "report.json", report)
     for split in _splits(plan):
         if not any(example.split == split for example in used):
             raise ValueError(
-                f"prepare: no usable example in split {split!r}; the reasons are in "
-                f"{out / 'report.json'}"
+                f"prepare: no usable example in split {split!r} ({in_short(problems)});"
+                f" all reasons are in {out / 'report.json'}"
             )
 
 
@@ -61,7 +63,8 @@ def write_index(
     for split in splits:
         labels = [example.label for example in used if example.split == split]
         if None not in labels:
-            np.save(array_path(out, split, "label"), np.asarray(labels, np.int32))
+            with whole_file(array_path(out, split, "label")) as file:
+                np.save(file, np.asarray(labels, np.int32))
             names[split].append("label")
     index = {
         "dataset": plan.dataset,

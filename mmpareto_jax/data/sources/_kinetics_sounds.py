@@ -72,7 +72,7 @@ def plan(raw: Path, *, candidates: int = 2, size: int = 224, seed: int = 0) -> P
     ]
     options = {"candidates": candidates, "size": size, "seed": seed}
     decode = functools.partial(_decode, candidates=candidates, size=size)
-    return Plan("kinetics-sounds", classes, examples, decode, options)
+    return Plan("kinetics-sounds", classes, examples, decode, options, raw=raw)
 
 
 def _decode(example: Example, *, candidates: int, size: int) -> Arrays:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -11,11 +14,19 @@ import soundfile
 from PIL import Image
 from scipy import signal
 
-from mmpareto_jax.data.sources._plan import UnusableError
+from mmpareto_jax.data._limits import FRAMES, PIXELS, SAMPLE_RATE, SAMPLES, SECONDS
+from mmpareto_jax.data.sources._plan import UnusableError, reading
 
 # A file that ends before this share of what its head says was cut off.
 _COMPLETE = 0.75
 _STREAMED = 0xFFFFFFFF  # the size in the head of a WAV file that was written to a pipe
+# Files of media alone: a playlist of FFmpeg's, or a program for a printer, can name
+# other files, whatever its own name is.
+_PLAIN = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,flv,avi,matroska,wav,mp3,aac,ogg,flac,mpeg,mpegts,asf",
+}
+_IMAGES = ("PNG", "JPEG", "WEBP", "BMP")
 
 
 def read_sound(path: str | Path, sample_rate: int) -> np.ndarray:
@@ -29,21 +40,49 @@ def read_sound(path: str | Path, sample_rate: int) -> np.ndarray:
       float32 [samples], about -1 to 1.
 
     Raises:
-      UnusableError: there is no sound in it, or the file was cut off.
+      UnusableError: there is no sound in it, or it is not finite or too long; or the
+        file was cut off.
     """
-    _check_riff(Path(path))
-    try:
-        values, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-        mono = values.mean(axis=1)
-    except soundfile.LibsndfileError:
-        mono, rate = _track(path)
-    if not len(mono):
-        raise UnusableError("no sound")
-    if rate == sample_rate:
-        return np.asarray(mono, np.float32)
-    shared = math.gcd(rate, sample_rate)
-    resampled = signal.resample_poly(mono, sample_rate // shared, rate // shared)
-    return np.asarray(resampled, np.float32)
+    with reading(path):
+        _check_riff(Path(path))
+        try:
+            mono, rate = _sound_file(path)
+        except soundfile.LibsndfileError:
+            mono, rate = _track(path)
+        if not len(mono):
+            raise UnusableError("no sound")
+        if not np.isfinite(mono).all():
+            raise UnusableError("the sound is not finite")
+        if rate == sample_rate:
+            return np.asarray(mono, np.float32)
+        shared = math.gcd(rate, sample_rate)
+        resampled = signal.resample_poly(mono, sample_rate // shared, rate // shared)
+        return np.asarray(resampled, np.float32)
+
+
+def _sound_file(path: str | Path) -> tuple[np.ndarray, int]:
+    with soundfile.SoundFile(str(path)) as file:
+        return _joined(_blocks(file), file.samplerate)
+
+
+def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Mono. Never as much at once as the head tells of, which may be anything."""
+    while len(block := file.read(2**16, dtype="float32", always_2d=True)):
+        yield block.mean(axis=1)
+
+
+def _joined(pieces: Iterable[np.ndarray], rate: int) -> tuple[np.ndarray, int]:
+    """All pieces of a track, and its rate; as soon as it is too long, none."""
+    if not 0 < rate <= SAMPLE_RATE:
+        raise UnusableError(f"{rate} samples a second, the limit is {SAMPLE_RATE}")
+    most = min(rate * SECONDS, SAMPLES)
+    samples, kept = 0, [np.zeros(0, np.float32)]
+    for piece in pieces:
+        samples += len(piece)
+        if samples > most:
+            raise UnusableError(f"too long: more than the limit of {most} samples")
+        kept.append(piece)
+    return np.concatenate(kept), rate
 
 
 def _check_riff(path: Path) -> None:
@@ -57,18 +96,22 @@ def _check_riff(path: Path) -> None:
         raise UnusableError(f"cut off after {found} of {told} bytes")
 
 
+def _opened(path: str | Path) -> Any:
+    return av.open(str(path), container_options=_PLAIN)
+
+
 def _track(path: str | Path) -> tuple[np.ndarray, int]:
-    with av.open(str(path)) as container:
+    with _opened(path) as container:
         if not container.streams.audio:
             raise UnusableError("no audio track")
         stream = container.streams.audio[0]
         resampler = av.AudioResampler("fltp", "mono", stream.rate)
-        pieces = [
+        pieces = (
             piece.to_ndarray()[0]
             for frame in container.decode(stream)
             for piece in resampler.resample(frame)
-        ]
-        return np.concatenate([np.zeros(0, np.float32), *pieces]), stream.rate
+        )
+        return _joined(pieces, stream.rate)
 
 
 def read_frames(path: str | Path, parts: int, candidates: int, size: int) -> np.ndarray:
@@ -86,33 +129,38 @@ def read_frames(path: str | Path, parts: int, candidates: int, size: int) -> np.
 
     Raises:
       UnusableError: there is no video in it, it has fewer frames than parts, or it ends
-        long before the duration in its head.
+        long before the duration in its head; or it is too long, or too large.
     """
-    # A second pass costs less than keeping every frame of a clip in memory.
-    count = _count_frames(path)
-    if count < parts:
-        raise UnusableError(f"too short: {count} frames for {parts} parts")
-    total = parts * candidates
-    wanted = [int((k + 0.5) / total * count) for k in range(total)]
-    kept: dict[int, np.ndarray] = {}
-    with av.open(str(path)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number in wanted:
-                kept[number] = frame.reformat(
-                    size, size, "rgb24", interpolation="BILINEAR"
-                ).to_ndarray()
-    frames = np.stack([kept[number] for number in wanted])
-    return frames.reshape(parts, candidates, size, size, 3)
+    with reading(path):
+        # A second pass costs less than keeping every frame of a clip in memory.
+        count = _count_frames(path)
+        if count < parts:
+            raise UnusableError(f"too short: {count} frames for {parts} parts")
+        total = parts * candidates
+        wanted = [int((k + 0.5) / total * count) for k in range(total)]
+        kept: dict[int, np.ndarray] = {}
+        with _opened(path) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if number in wanted:
+                    kept[number] = frame.reformat(
+                        size, size, "rgb24", interpolation="BILINEAR"
+                    ).to_ndarray()
+        frames = np.stack([kept[number] for number in wanted])
+        return frames.reshape(parts, candidates, size, size, 3)
 
 
 def _count_frames(path: str | Path) -> int:
-    with av.open(str(path)) as container:
+    with _opened(path) as container:
         if not container.streams.video:
             raise UnusableError("no video track")
         stream = container.streams.video[0]
         count, last = 0, 0.0
+        _check_pixels(stream.width, stream.height)
         for frame in container.decode(stream):
+            _check_pixels(frame.width, frame.height)
             count += 1
+            if count > FRAMES:
+                raise UnusableError(f"too long: more than the limit of {FRAMES} frames")
             last = frame.time or last
         if container.duration and stream.average_rate:
             told = container.duration / av.time_base
@@ -126,16 +174,27 @@ def read_image(path: str | Path, size: int, mode: str = "RGB") -> np.ndarray:
     """An image, squeezed to a square.
 
     Args:
-      path: PNG, JPEG, ...
+      path: PNG, JPEG, WebP or BMP.
       size: height and width.
       mode: Pillow's: "RGB", or "L" for gray.
 
     Returns:
       uint8 [size, size, 3], or [size, size] in gray.
+
+    Raises:
+      UnusableError: the file is none of these, or has too many pixels.
     """
-    with Image.open(path) as image:
-        square = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(square)
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+        with Image.open(path, formats=_IMAGES) as image:
+            _check_pixels(*image.size)
+            square = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(square)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > PIXELS:
+        raise UnusableError(f"{width} x {height} pixels, the limit is {PIXELS}")
 
 
 def tiled(samples: np.ndarray, length: int) -> np.ndarray:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import itertools
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from mmpareto_jax._whole_files import whole_file
 from mmpareto_jax.data.sources._decode import CHUNK, report_of
-from mmpareto_jax.data.sources._files import array_path, read_json
+from mmpareto_jax.data.sources._files import (
+    array_path,
+    read_json,
+    write_head,
+    write_rows,
+)
 from mmpareto_jax.data.sources._index import write_index, write_report
-from mmpareto_jax.data.sources._plan import Plan, Problem
+from mmpareto_jax.data.sources._plan import Plan, Problem, reason_of
 
 
 def merge(
@@ -35,26 +46,36 @@ def merge(
     ]
     write_report(plan, out, used, problems)
     sizes = collections.Counter(example.split for example in used)
-    files: dict[tuple[str, str], np.memmap] = {}
-    row: collections.Counter[str] = collections.Counter()
+    files: dict[tuple[str, str], BinaryIO] = {}
     position = 0
-    for path in parts:
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        number = len(next(iter(arrays.values()), ()))
-        for k in range(number):
-            split = used[position].split
-            for name, values in arrays.items():
+    with contextlib.ExitStack() as stack:
+        for path in parts:
+            arrays = _decoded(path)
+            number = len(next(iter(arrays.values()), ()))
+            splits = np.array([x.split for x in used[position : position + number]])
+            position += number
+            for (name, values), split in itertools.product(
+                arrays.items(), sorted({*splits.tolist()})
+            ):
                 if (split, name) not in files:
-                    files[split, name] = np.lib.format.open_memmap(
-                        array_path(out, split, name),
-                        "w+",
-                        dtype=values.dtype,
-                        shape=(sizes[split], *values.shape[1:]),
-                    )
-                files[split, name][row[split]] = values[k]
-            row[split] += 1
-            position += 1
-    for file in files.values():
-        file.flush()
+                    file = stack.enter_context(whole_file(array_path(out, split, name)))
+                    write_head(file, (sizes[split], *values.shape[1:]), values.dtype)
+                    files[split, name] = file
+                write_rows(files[split, name], values[splits == split], values.dtype)
     write_index(plan, out, used, list(files), len(problems))
+
+
+def _decoded(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a chunk; one that is damaged is decoded again by the next call."""
+    try:
+        with (
+            path.with_suffix(".npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        path.with_suffix(".npz").unlink(missing_ok=True)
+        raise ValueError(
+            f"prepare: {path}.npz is damaged ({reason_of(error)}): the same command "
+            "decodes it again"
+        ) from None

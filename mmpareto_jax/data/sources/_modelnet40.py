@@ -57,7 +57,7 @@ def plan(raw: Path, *, size: int = 224, seed: int = 0) -> Plan:
         )
     decode = functools.partial(_decode, size=size)
     options = {"size": size, "seed": seed}
-    return Plan("modelnet40", classes, examples, decode, options, problems)
+    return Plan("modelnet40", classes, examples, decode, options, problems, raw=raw)
 
 
 def _decode(example: Example, *, size: int) -> Arrays:

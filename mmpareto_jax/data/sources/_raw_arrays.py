@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpareto_jax._array_files import open_npy, read_npz
+from mmpareto_jax.data._raw_files import check_file
 from mmpareto_jax.data.sources._files import NAME, RESERVED, SPLITS
 
 Open = Callable[[], np.ndarray]
@@ -90,6 +92,7 @@ def parsed(given: Mapping[str, Open]) -> dict[str | None, dict[str, Open]]:
 
 def _members(raw: Path) -> list[str]:
     try:
+        check_file(raw, raw, limit=None)
         with zipfile.ZipFile(raw) as file:
             names = file.namelist()
     except Exception:  # zipfile has many names for it
@@ -106,13 +109,9 @@ def _members(raw: Path) -> list[str]:
 def _open(raw: Path, key: str, member: bool = False) -> np.ndarray:
     try:
         if member:
-            with np.load(raw, allow_pickle=False) as stored:
-                array = stored[key]
-        else:
-            array = np.load(raw / key, mmap_mode="r", allow_pickle=False)
+            return read_npz(raw, key)
+        check_file(raw / key, raw, limit=None)
+        return open_npy(raw / key)
     except Exception as error:  # whatever a broken file makes numpy raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"arrays: {key}: cannot be read: {reason}") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"arrays: {key}: cannot be read: it is no npy file")
-    return array

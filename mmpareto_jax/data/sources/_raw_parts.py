@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from mmpareto_jax.data._limits import EXAMPLE_BYTES
 from mmpareto_jax.data.sources._raw_arrays import Open
 from mmpareto_jax.data.sources._rows import blocks, not_finite
 
@@ -107,6 +109,11 @@ def _modality(key: str, give: Open, number: int) -> Modality:
         expected = "[N, F], [N, T, C], [N, H, W, C] or [N, T, H, W, C]"
         raise ValueError(f"arrays: {key}: expected {expected}, got {_shown(array)}")
     _check_length(key, array, number)
+    size = array.itemsize * math.prod(array.shape[1:])
+    if size > EXAMPLE_BYTES:
+        raise ValueError(
+            f"arrays: {key}: {size} bytes an example, the limit is {EXAMPLE_BYTES}"
+        )
     small = {1: np.uint8, 2: np.float16}
     dtype = np.dtype(small.get(array.dtype.itemsize, np.float32))
     if dtype.kind == "f":

@@ -8,11 +8,14 @@ a label after it or without.
 
 from __future__ import annotations
 
+import collections
 import functools
+import re
 from pathlib import Path
 
 import numpy as np
 
+from mmpareto_jax.data._raw_files import read_lines
 from mmpareto_jax.data.sources._media import read_frames, read_image
 from mmpareto_jax.data.sources._plan import (
     Arrays,
@@ -20,10 +23,13 @@ from mmpareto_jax.data.sources._plan import (
     Plan,
     Problem,
     UnusableError,
+    check_usable,
 )
 from mmpareto_jax.data.sources._splits import held_out
 
 _PARTS = 3
+# Of one directory and one file in it.
+_NAME = re.compile(r"(?!\.)[^/\0]+/(?!\.)[^/\0]+")
 
 
 def plan(raw: Path, *, size: int = 224, seed: int = 0) -> Plan:
@@ -38,16 +44,25 @@ def plan(raw: Path, *, size: int = 224, seed: int = 0) -> Plan:
       seed: of the validation part.
 
     Raises:
-      ValueError: a list is missing or empty.
+      ValueError: a list is missing or empty, names no clip, or one twice.
     """
     listed: list[tuple[str, str]] = []
     for split in ("train", "test"):
         path = raw / f"{split}list01.txt"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = read_lines(path, raw) if path.exists() else []
         names = [line.split()[0] for line in lines if line.strip()]
         if not names:
             raise ValueError(f"ucf-101: raw: {path} is missing or empty")
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"ucf-101: raw: {path}: expected <class>/<clip>.avi, got "
+                    f"{name[:100]!r}"
+                )
         listed += [(split, name) for name in names]
+    twice, times = collections.Counter(name for _, name in listed).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"ucf-101: raw: the lists have {twice!r} {times} times")
     classes = tuple(sorted({name.split("/")[0] for _, name in listed}))
     part = held_out([_group(name) for s, name in listed if s == "train"], 0.1, seed)
     examples, problems = [], []
@@ -68,9 +83,9 @@ def plan(raw: Path, *, size: int = 224, seed: int = 0) -> Plan:
                 (str(video), *map(str, flows)),
             )
         )
-    decode = functools.partial(_decode, size=size)
+    decode = functools.partial(_decode, raw=raw, size=size)
     options = {"size": size, "seed": seed}
-    return Plan("ucf-101", classes, examples, decode, options, problems)
+    return Plan("ucf-101", classes, examples, decode, options, problems, raw=raw)
 
 
 def _group(name: str) -> str:
@@ -78,7 +93,7 @@ def _group(name: str) -> str:
     return Path(name).stem.rsplit("_c", 1)[0]
 
 
-def _decode(example: Example, *, size: int) -> Arrays:
+def _decode(example: Example, *, raw: Path, size: int) -> Arrays:
     video, *flows = example.files
     axes = [sorted(Path(path).iterdir()) for path in flows]
     count = min(map(len, axes))
@@ -87,8 +102,13 @@ def _decode(example: Example, *, size: int) -> Arrays:
     chosen = [int((k + 0.5) / _PARTS * count) for k in range(_PARTS)]
     flow = np.stack(
         [
-            np.stack([read_image(axis[i], size, "L") for axis in axes], axis=-1)
+            np.stack([_flow(axis[i], raw, size) for axis in axes], axis=-1)
             for i in chosen
         ]
     )
     return {"rgb": read_frames(video, _PARTS, 1, size), "flow": flow[:, None]}
+
+
+def _flow(path: Path, raw: Path, size: int) -> np.ndarray:
+    check_usable(path, raw)
+    return read_image(path, size, "L")

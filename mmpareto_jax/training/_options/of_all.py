@@ -7,6 +7,7 @@ from typing import Literal
 
 from mmpareto_jax.training._choices import TASKS, MethodName, is_own
 from mmpareto_jax.training._options.option import (
+    MOST,
     NOT_NEGATIVE,
     POSITIVE,
     SOME,
@@ -50,7 +51,7 @@ class Run:
     seed: int = option(
         0,
         "of the parameters and the order of the examples",
-        Limit(lambda x: 0 <= x < 2**31, "0 to 2**31 - 1"),
+        Limit(lambda x: 0 <= x <= MOST, "0 to 2**31 - 1"),
     )
     epochs: int = option(15, "length of the run", SOME)
     steps: int | None = option(
@@ -67,7 +68,7 @@ class Run:
         0,
         "steps between two looks at all objectives' gradients and at the update; "
         "0: none; training does not change",
-        Limit(lambda x: x >= 0, "at least 0"),
+        Limit(lambda x: 0 <= x <= MOST, "0 to 2**31 - 1"),
     )
 
 
@@ -86,7 +87,7 @@ class Model:
     width: int = option(
         64,
         "of the features; the CNN's layers have 1/4, 1/2 and 1/1",
-        Limit(lambda x: x > 0 and x % 4 == 0, "a multiple of 4"),
+        Limit(lambda x: 0 < x <= 8192 and x % 4 == 0, "a multiple of 4, up to 8192"),
     )
 
 
@@ -106,6 +107,14 @@ class Optimisation:
     )
     weight_decay: float = option(
         1e-4, "added after the combination, as in the paper", NOT_NEGATIVE
+    )
+    on_nonfinite: Literal["skip", "stop", "continue"] = option(
+        "skip",
+        "a step whose losses or update are not finite: skip changes nothing; stop ends "
+        "the run before it; continue takes it as it is",
+    )
+    nonfinite_limit: int = option(
+        10, "so many of them in a row end a run that skips them", SOME
     )
     pullback: Literal["unroll", "vmap"] = option("unroll", "of the gradient engine")
     precision: Literal["f32", "bf16", "highest"] = option(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
-from mmpareto_jax.training._options.option import NOT_NEGATIVE, SOME, Limit, option
+from mmpareto_jax.training._options.option import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SOME,
+    Limit,
+    option,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,10 @@ class MMPareto:
     max_magnitude: float | None = option(
         None,
         "upper limit of the magnitude factor",
-        Limit(lambda x: 1 <= x < math.inf, "a finite number >= 1"),
+        Limit(
+            lambda x: x >= 1 and POSITIVE.holds(x),
+            "a finite number >= 1 that float32 holds",
+        ),
     )
 
 
@@ -52,5 +60,5 @@ class Imbalance:
     alpha: float | None = option(
         None,
         "strength of OGM, AGM or PMR, λ of Re-learning, ε of Greedy; or their own",
-        Limit(lambda x: 0 <= x < math.inf, "at least 0"),
+        NOT_NEGATIVE,
     )

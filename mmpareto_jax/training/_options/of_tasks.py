@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from mmpareto_jax.training._choices import FusionName, SharingName
-from mmpareto_jax.training._options.option import NOT_NEGATIVE, SHARE, Limit, option
+from mmpareto_jax.training._options.option import SHARE, Limit, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,15 @@ class MultiTask:
 class AVDigits:
     """What makes the digits harder to hear and to see."""
 
-    audio_snr_db: float = option(3.0, "noise on the spoken digit, dB")
+    audio_snr_db: float = option(
+        3.0,
+        "noise on the spoken digit, dB; inf: none",
+        Limit(lambda x: -100 <= x <= 100 or x == math.inf, "-100 to 100 dB, or inf"),
+    )
     visual_noise: float = option(
-        0.3, "noise on the written digit, standard deviation", NOT_NEGATIVE
+        0.3,
+        "noise on the written digit, standard deviation",
+        Limit(lambda x: 0 <= x <= 1000, "0 to 1000"),
     )
     visual_occlusion: int = option(3, "side of the hidden square, pixels of 8")
     modalities: int = option(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Callable
@@ -17,10 +16,18 @@ class Limit(NamedTuple):
     expected: str
 
 
-POSITIVE = Limit(lambda x: 0 < x < math.inf, "a finite number > 0")
-NOT_NEGATIVE = Limit(lambda x: 0 <= x < math.inf, "a finite number >= 0")
+# What float32 holds: the smallest number that is not denormal, and the largest.
+_SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+POSITIVE = Limit(
+    lambda x: _SMALLEST <= x <= _LARGEST, "a finite number > 0 that float32 holds"
+)
+NOT_NEGATIVE = Limit(
+    lambda x: x == 0 or POSITIVE.holds(x), "a finite number >= 0 that float32 holds"
+)
 SHARE = Limit(lambda x: 0 <= x <= 1, "0 to 1")
-SOME = Limit(lambda x: x >= 1, "at least 1")
+# Steps and examples are counted in int32 on the device.
+MOST = 2**31 - 1
+SOME = Limit(lambda x: 1 <= x <= MOST, "1 to 2**31 - 1")
 
 
 def option(default: Any, help: str, limit: Limit | None = None) -> Any:  # noqa: A002

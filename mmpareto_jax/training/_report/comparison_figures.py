@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mmpareto_jax.training._described.names import shortened
 from mmpareto_jax.training._report.drawing import outer_legend, plain_log, save
 from mmpareto_jax.training._study.run_once import COSINE_BINS, RADII, Record
+from mmpareto_jax.training._study.scores import finite
 from mmpareto_jax.training._study.summary import Row, titled
 from mmpareto_jax.training._tasks.criteria import Measure
 
@@ -61,6 +62,7 @@ def comparison_figures(
             for r in records
             if (r["method"], r["lr"]) == (row.method, row.lr)
             and r["seed"] < len(next(iter(row.scores.values())))
+            and not r.get("diverged")
         ]
         for row in rows
     }
@@ -82,11 +84,11 @@ def _scores(rows: Sequence[Row], measures: Sequence[Measure]) -> Figure:
     axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
     for axis, measure in zip(axes, measures, strict=False):
         for y, row in enumerate(rows):
-            values = row.scores[measure.name]
+            values = finite(row.scores[measure.name])
             axis.plot(values, np.full(len(values), y), "o", alpha=0.5, color="C0")
-            axis.errorbar(
-                values.mean(), y, xerr=values.std(ddof=1), fmt="k|", capsize=4, ms=12
-            )
+            if len(values) > 1:
+                spread = values.std(ddof=1)
+                axis.errorbar(values.mean(), y, xerr=spread, fmt="k|", capsize=4, ms=12)
         unit = ", %" if measure.percent else ""
         axis.set(title=titled(measure), xlabel=f"test{unit}")
         axis.grid(axis="x", alpha=0.3)

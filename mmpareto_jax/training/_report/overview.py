@@ -49,7 +49,8 @@ def _scores(runs: Sequence[RunFiles], measures: Sequence[Measure]) -> Iterator[s
     head += [f"test: {headed(measure)}" for measure in measures]
     lines = []
     for run in runs:
-        cells = [run.name, *(run.config.get(k) for k in ("method", "lr", "seed"))]
+        name = f"{run.name} (diverged)" if run.diverged else run.name
+        cells = [name, *(run.config.get(k) for k in ("method", "lr", "seed"))]
         validation, test = (run.scores.get(k, {}) for k in ("validation", "test"))
         cells += [shown(main, validation), *(shown(m, test) for m in measures)]
         lines.append(cells)

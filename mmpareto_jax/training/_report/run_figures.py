@@ -21,6 +21,7 @@ from mmpareto_jax.training._report.drawing import (
     widths,
 )
 from mmpareto_jax.training._report.probe_figure import probe_figure
+from mmpareto_jax.training._run.counts import NONFINITE
 from mmpareto_jax.training._run.metrics import conflict_share, read_metrics
 
 # Marks of weights, in points; and gradients that a legend has names for.
@@ -87,7 +88,7 @@ def _learning_curves(train: list[Record], validation: list[Record]) -> Figure:
     alone: list[str] = []  # measures of no single one
     for name in validation[0] if validation else train[0]:
         kind, _, objective = name.partition("/")
-        if objective in colours:
+        if objective in colours and kind != NONFINITE:
             kinds += [kind] if kind not in kinds else []
         elif validation and objective != "mean" and name not in ("step", "split"):
             alone.append(name)
@@ -176,6 +177,8 @@ def _gradient_norms(train: list[Record], groups: Sequence[str]) -> Figure:
             continue
         bins = np.geomspace(positive.min(), positive.max() * 1.001, 40).tolist()
         for number, (name, values) in enumerate(zip(names, norms, strict=True)):
+            if not len(values):  # none was finite
+                continue
             label = f"{shortened(name)}: median {np.median(values):.3g}"
             axis.hist(
                 values,

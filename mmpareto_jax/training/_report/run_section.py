@@ -14,6 +14,7 @@ from mmpareto_jax.training._options.groups import is_used
 from mmpareto_jax.training._report import html
 from mmpareto_jax.training._report.parts import note, part
 from mmpareto_jax.training._report.run_figures import run_figures
+from mmpareto_jax.training._run.counts import NONFINITE, Nonfinite
 from mmpareto_jax.training._run.metrics import read_metrics
 from mmpareto_jax.training._run.workdir import read_record
 from mmpareto_jax.training._study.summary import legend, titled
@@ -83,6 +84,20 @@ class RunFiles:
     def validation(self) -> list[dict[str, Any]]:
         """The records on the validation split."""
         return [r for r in self.metrics if r["split"] == "validation"]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether steps that were not finite have ended it, or were its last."""
+        return bool(self.result.get("diverged"))
+
+    @property
+    def nonfinite(self) -> Nonfinite:
+        """Its steps that were not finite, up to now."""
+        steps = [r for r in self.metrics if r["split"] == "train"]
+        last = f"/{NONFINITE}"
+        groups = {k: None for r in steps for k in r if k.endswith(last)}
+        objectives = self.environment.get("objectives", ())
+        return Nonfinite.of(steps, objectives, [k.removesuffix(last) for k in groups])
 
     @property
     def scores(self) -> dict[str, Mapping[str, Any]]:
@@ -183,11 +198,19 @@ def _scores(run: RunFiles) -> Iterator[str]:
             '<p class="note">No test scores: the run has not ended, or is of a version '
             "that wrote none.</p>"
         )
+    elif run.diverged:
+        yield (
+            '<p class="note">The run diverged; these are the scores of what there was '
+            "before.</p>"
+        )
     elif not run.result["finished"]:
         yield (
             '<p class="note">The run was stopped before its end; these are the scores '
             "of what there is.</p>"
         )
+    if (found := run.nonfinite).steps:
+        said = found.said(run.config.get("on_nonfinite", "continue"))
+        yield f'<p class="note">{html.escape(said)}.</p>'
     scores = run.scores
     if not scores:
         return

@@ -32,6 +32,8 @@ _LATEST = 2
 # As tensorstore tells of an error of the system.
 _SYSTEM = re.compile(r"\[os_error_code='(\d+)'\]")
 _FEW = 3  # leaves that a message names
+# Leaves that checkpoints of earlier versions lack: they begin as zero.
+_LATER = {"streak"}
 
 
 class UnreadableError(ValueError):
@@ -178,7 +180,10 @@ class Checkpoints:
         like = {k: ocp.utils.to_shape_dtype_struct(x) for k, x in arrays.items()}
         stored = self._read(step, like)
         leaves, treedef = jax.tree.flatten(template)
-        values = [stored[path] for path, _ in named_leaves(template)]
+        values = [
+            stored[path] if path in like else _zero(x)
+            for path, x in named_leaves(template)
+        ]
         values = [
             jax.random.wrap_key_data(x, impl=jax.random.key_impl(old))
             if _is_key(old)
@@ -216,8 +221,8 @@ class Checkpoints:
         score = json.loads(path.read_text())[_METRIC]
         return None if score is None else float(score)
 
-    def _read(self, step: int, like: Mapping[str, jax.ShapeDtypeStruct]) -> Any:
-        """The arrays of a checkpoint.
+    def _read(self, step: int, like: dict[str, jax.ShapeDtypeStruct]) -> Any:
+        """The arrays of a checkpoint; `like` loses those that it is too old to have.
 
         Raises:
           UnreadableError: orbax cannot.
@@ -228,6 +233,8 @@ class Checkpoints:
             stored = self._handler.metadata(folder).tree
         except Exception as error:
             raise self._unreadable(step, error) from error
+        for path in _LATER - set(stored):
+            like.pop(path, None)
         if others := list(_others(stored, like)):
             more = f"; and {len(others) - _FEW} more" if len(others) > _FEW else ""
             raise ValueError(
@@ -282,6 +289,11 @@ def _others(
             yield f"{path} is {stored[path].shape}, not {like[path].shape}"
         elif stored[path].dtype != like[path].dtype:
             yield f"{path} is {stored[path].dtype}, not {like[path].dtype}"
+
+
+def _zero(x: Any) -> jax.Array:
+    """Like a leaf, whose own numbers may be gone."""
+    return jnp.zeros(x.shape, x.dtype, device=x.sharding)
 
 
 def _is_key(x: Any) -> bool:

@@ -39,14 +39,14 @@ def circumstances() -> dict[str, Any]:
     Returns:
       "argv", of this process; "environment" and "jax", the variables and settings that
       tell jax how to compute; "git", name -> `commit_of` this library, where it lies in
-      a clone, and of the directory that the process works in.
+      a clone, and of the directory that the process works in, where that is another.
     """
-    library = Path(mmpareto_jax.__file__).parent
-    repositories = {}
     # A library that is installed within another repository is no part of it.
-    if _git(library, "ls-files", "__init__.py"):
-        repositories["mmpareto_jax"] = commit_of(library)
-    repositories["working directory"] = commit_of(Path.cwd())
+    clone, here = Path(mmpareto_jax.__file__).parents[1], Path.cwd()
+    folders = {"mmpareto_jax": clone} if (clone / ".git").exists() else {}
+    if not here.is_relative_to(clone):
+        folders["working directory"] = here
+    git = {name: commit_of(folder) for name, folder in folders.items()}
     return {
         "argv": list(sys.argv),
         "environment": {
@@ -55,7 +55,7 @@ def circumstances() -> dict[str, Any]:
             if name.startswith(_PREFIXES)
         },
         "jax": {name: _setting(name) for name in _SETTINGS},
-        "git": {name: found for name, found in repositories.items() if found},
+        "git": {name: found for name, found in git.items() if found},
     }
 
 
@@ -66,15 +66,18 @@ def commit_of(folder: Path) -> dict[str, Any] | None:
       "commit", and "dirty": whether files have changed since, None where git does not
       know soon enough. None where there is no git, or no repository.
     """
-    commit = _git(folder, "rev-parse", "HEAD", patience=20 * _PATIENCE)
-    if not commit:
-        return None
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+    status = ("status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    if lines := _git(folder, *status, patience=_PATIENCE):
+        commit = next((x[-1] for x in lines if x[1] == "branch.oid"), "(initial)")
+        found = {"commit": commit, "dirty": any(x[0] != "#" for x in lines)}
+        return None if commit == "(initial)" else found
+    if lines := _git(folder, "rev-parse", "HEAD", patience=20 * _PATIENCE):
+        return {"commit": lines[0][0], "dirty": None}
+    return None
 
 
-def _git(folder: Path, *arguments: str, patience: float = _PATIENCE) -> str | None:
-    """What git answers; None where it does not."""
+def _git(folder: Path, *arguments: str, patience: float) -> list[list[str]]:
+    """The words of each line that git answers; none where it does not."""
     try:
         found = subprocess.run(
             ["git", "-C", str(folder), *arguments],
@@ -87,8 +90,8 @@ def _git(folder: Path, *arguments: str, patience: float = _PATIENCE) -> str | No
             timeout=patience,
         )
     except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
+        return []
+    return [line.split() for line in found.stdout.splitlines()]
 
 
 def _setting(name: str) -> Any:

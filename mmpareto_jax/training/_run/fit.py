@@ -43,7 +43,9 @@ def fit(
       on_step: called with the number of the last step of a record, and the record, one
         step late, so that the device never waits.
       on_pause: called with the state, and its scores on the validation split, at the
-        end of each epoch and of the run; and, without scores, where it is stopped.
+        end of each epoch and of the run; and, without scores, where it is stopped, or
+        ended by steps that were not finite: that is heard of when a record is complete,
+        and after the last of these steps the state does not change.
       on_tick: called with the number of every step that the device was given.
       on_probe: called with the number of a step and what a probe has seen before it, on
         its batch, every ``config.probe_every`` steps.
@@ -86,6 +88,12 @@ def fit(
             steps.end_record(step)
         if at_end or stop:
             steps.tell()
+        if steps.last:
+            if on_cut and not config.ends_record(steps.last.step):
+                on_cut(steps.last)
+            on_pause(state, None)
+            break
+        if at_end or stop:
             held_out = task.data["validation"]
             on_pause(state, program.evaluate(state, held_out) if at_end else None)
         if stop:
@@ -94,7 +102,12 @@ def fit(
 
 
 class _Steps:
-    """Takes steps, and tells of each record while the next step is taken."""
+    """Takes steps, and tells of each record while the next step is taken.
+
+    Attributes:
+      last: the record in which the run was ended by steps that were not finite, up to
+        the last of them; None: it goes on.
+    """
 
     def __init__(
         self,
@@ -107,6 +120,7 @@ class _Steps:
         self._tally = cut and cut.tally
         self._count = cut.steps if cut else 0
         self._ended: Cut | None = None
+        self.last: Cut | None = None
 
     def take(self, state: TrainState, batch: Batch) -> TrainState:
         """The step, then the record before it, if that is complete."""
@@ -130,7 +144,12 @@ class _Steps:
             return
         step, count, tally = self._ended
         self._ended = None
-        self._on_step(step, self._packing.record(jax.device_get(tally), count))
+        found = jax.device_get(tally)
+        steps = self._packing.steps(found)
+        step -= count - steps
+        if self._packing.ended(found):
+            self.last = Cut(step, steps, self._packing.going_on(found))
+        self._on_step(step, self._packing.record(found, steps))
 
     def cut(self, step: int) -> Cut:
         """The record as it is, on the host."""

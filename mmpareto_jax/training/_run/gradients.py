@@ -43,12 +43,14 @@ class Combined(NamedTuple):
     """What comes of a batch.
 
     Attributes:
+      losses: objective -> what was differentiated.
       seen: by the forward pass.
       objectives: the objectives' gradients as the combination saw them.
       gradient: their combination, a tree like the parameters.
       state: of the combination, after it.
     """
 
+    losses: dict[str, jax.Array]
     seen: Seen
     objectives: Any
     gradient: Any
@@ -129,7 +131,7 @@ def gradients(
         combined, state = combination.update(
             stacked, state, params, losses=losses, **seen.signals
         )
-        return Combined(seen, stacked, combined, state)
+        return Combined(losses, seen, stacked, combined, state)
 
     return Gradients(groups, combination.init, of)
 
@@ -151,8 +153,8 @@ def _refreshed(
     )
 
     def of(state: Any, params: Any, inputs: Inputs) -> Combined:
-        ((_, seen), grads), state = step.value_and_grads(state, params, inputs)
-        return Combined(seen, grads, grads, state)
+        ((losses, seen), grads), state = step.value_and_grads(state, params, inputs)
+        return Combined(losses, seen, grads, grads, state)
 
     return Gradients(
         step.groups(params, inputs), lambda params: step.init(params, inputs), of
@@ -208,8 +210,8 @@ def _of_the_features(
     )
 
     def of(state: Any, params: Any, inputs: Inputs) -> Combined:
-        ((_, seen), grads), state = level.value_and_grads(state, params, inputs)
-        return Combined(seen, grads, grads, state)
+        ((losses, seen), grads), state = level.value_and_grads(state, params, inputs)
+        return Combined(losses, seen, grads, grads, state)
 
     _, inputs = example
     return Gradients(
@@ -227,9 +229,9 @@ def _of_the_sum(losses_fn: Callable[[Any, Inputs], tuple[Any, Seen]]) -> Gradien
         return sum(losses.values()), seen
 
     def of(state: Any, params: Any, inputs: Inputs) -> Combined:
-        (_, seen), grads = jax.value_and_grad(total, has_aux=True)(params, inputs)
+        (loss, seen), grads = jax.value_and_grad(total, has_aux=True)(params, inputs)
         stacked = jax.tree.map(lambda x: x[None], grads)
         combined, state = combination.update(stacked, state, params)
-        return Combined(seen, stacked, combined, state)
+        return Combined({"sum": loss}, seen, stacked, combined, state)
 
     return Gradients(groups, combination.init, of)

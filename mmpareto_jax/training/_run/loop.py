@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -16,6 +17,7 @@ from mmpareto_jax.training._run.callbacks import Callback, Callbacks, Start
 from mmpareto_jax.training._run.checkpoint import Checkpoints, UnreadableError, Which
 from mmpareto_jax.training._run.circumstances import circumstances
 from mmpareto_jax.training._run.closing import closed_at_last
+from mmpareto_jax.training._run.counts import Nonfinite
 from mmpareto_jax.training._run.fit import fit
 from mmpareto_jax.training._run.lock import locked
 from mmpareto_jax.training._run.metrics import conflict_share, read_metrics
@@ -34,7 +36,7 @@ from mmpareto_jax.training._run.processes import (
 from mmpareto_jax.training._run.result import Result
 from mmpareto_jax.training._run.resuming import Resuming
 from mmpareto_jax.training._run.signals import stop_signals
-from mmpareto_jax.training._run.state import TrainState
+from mmpareto_jax.training._run.state import TrainState, diverged
 from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._run.tally import (
     forget_cut,
@@ -97,7 +99,9 @@ def train(
     """Trains, and evaluates the checkpoint that was best on validation.
 
     Ctrl-C (or SIGTERM, or SIGHUP) ends the run after the current step, with a
-    checkpoint. While it goes on no other run writes to its directory.
+    checkpoint. While it goes on no other run writes to its directory. A step whose
+    losses or update are not finite is skipped, unless ``config.on_nonfinite`` says
+    otherwise; where a run had any, it warns at the end.
 
     Args:
       task: what to learn; left out (``train(config, workdir)``), what the config names.
@@ -158,6 +162,7 @@ def _train(run: _Run, resume: bool, callbacks: Sequence[Callback]) -> Result:
         resuming = Resuming(workdir, checkpoints) if resume else None
         if resuming and resuming.step:
             state = checkpoints.restore(state, resuming.step)
+            state = _on_another_try(state, config)
         first = int(state.step)
         # From here on the directory is written to.
         began = {"versions": versions(), **run.placement.describe()}
@@ -166,10 +171,10 @@ def _train(run: _Run, resume: bool, callbacks: Sequence[Callback]) -> Result:
         if resuming:
             first_alone(resuming.clear)
             first_alone(lambda: read_cut(workdir, first))
-        if first < config.num_steps:
-            first_alone(lambda: forget_result(workdir))
         checkpoints.open()
         hear.on_start(Start(config, task, program.groups, workdir, first))
+        if first < config.num_steps:
+            first_alone(lambda: forget_result(workdir))
 
         def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
             step, score = int(state.step), None
@@ -199,11 +204,17 @@ def _train(run: _Run, resume: bool, callbacks: Sequence[Callback]) -> Result:
         together(lambda: None)  # the first has written what the others read now
         result = run.result("best")
         finished = int(state.step) >= config.num_steps
-        result = dataclasses.replace(result, finished=finished, state=state)
+        bad = bool(diverged(int(state.streak), config.ends_after))
+        finished = finished and not (bad and config.ends_after)
+        result = dataclasses.replace(
+            result, finished=finished, diverged=bad, state=state
+        )
         first_alone(lambda: write_result(result))
         if finished and is_first():
             forget_cut(workdir)
         hear.on_end(result)
+    if result.nonfinite.steps and is_first():
+        warnings.warn(result.nonfinite.said(config.on_nonfinite), stacklevel=3)
     return result
 
 
@@ -291,10 +302,23 @@ class _Run:
                 for group in self.program.groups.groups
                 if (share := conflict_share(steps, group)) is not None
             },
+            nonfinite=Nonfinite.of(
+                steps, self.program.groups.objectives, self.program.groups.groups
+            ),
+            diverged=bool(diverged(int(state.streak), self.config.ends_after)),
             groups=self.program.groups,
             measures=self.task.measures,
             state=state,
         )
+
+
+def _on_another_try(state: TrainState, config: Config) -> TrainState:
+    """The state of a run that goes on, where it had been ended: it counts anew."""
+    over = int(state.step) >= config.num_steps
+    ended = config.ends_after and diverged(int(state.streak), config.ends_after)
+    if ended and not over:
+        return state._replace(streak=state.streak * 0)
+    return state
 
 
 def _hearing(counted: Callback, callbacks: Sequence[Callback]) -> Callbacks:

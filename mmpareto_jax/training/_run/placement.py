@@ -115,6 +115,40 @@ class Placement:
 
         return jax.tree.map(divide, grads)
 
+    def any_part(
+        self,
+        function: Callable[..., dict[str, jax.Array]],
+        new: dict[str, Any],
+        old: dict[str, Any],
+        at: dict[str, Any],
+    ) -> dict[str, jax.Array]:
+        """Whether something is so of any device's part of arrays: in one message.
+
+        Args:
+          function: (arrays, others) -> name -> bool [].
+          new: name -> array.
+          old: name -> array that lies as that does.
+          at: name -> the sharding of both.
+        """
+        specs = {k: at[k].spec for k in new} if self.mesh else {}
+        axes = {axis for spec in specs.values() for axis in spec if axis is not None}
+        if not axes:
+            return function(new, old)
+
+        def of_parts(new: Any, old: Any) -> dict[str, jax.Array]:
+            found = function(new, old)
+            each = jnp.stack(list(found.values())).astype(jnp.int32)
+            anywhere = jax.lax.pmax(each, tuple(sorted(axes))) > 0
+            return dict(zip(found, anywhere, strict=True))
+
+        return jax.shard_map(
+            of_parts,
+            mesh=self.mesh,
+            in_specs=(specs, specs),
+            out_specs=P(),
+            check_vma=False,
+        )(new, old)
+
     def rows(self, size: int) -> np.ndarray:
         """The rows of a batch of this size that this process needs, ascending."""
         if not self.mesh or size % self.size("data"):

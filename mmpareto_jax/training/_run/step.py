@@ -25,11 +25,12 @@ from mmpareto_jax.training._run.gradients import (
     gradients,
     probe_of,
 )
+from mmpareto_jax.training._run.nonfinite import faults_of, undone
 from mmpareto_jax.training._run.numbers import numbers
 from mmpareto_jax.training._run.optimizer import optimizer
 from mmpareto_jax.training._run.placement import ONE_DEVICE, Placement
 from mmpareto_jax.training._run.state import TrainState
-from mmpareto_jax.training._run.tally import Tally
+from mmpareto_jax.training._run.tally import ENDED, Tally
 from mmpareto_jax.training._tasks.base import Task
 from mmpareto_jax.training._tasks.precise import precise
 
@@ -41,7 +42,8 @@ class Program(NamedTuple):
       groups: which objectives act on which parameters.
       state: the state before the first step.
       step: (state, batch) -> (state, metrics); donates the state. Metrics are
-        scalars by name: losses, measures, and the diagnostics of every group.
+        scalars by name: losses, measures, the diagnostics of every group, and what
+        was not finite.
       tally: (state, batch) -> how the step's metrics are packed; computes nothing.
       logged: (state, tally, batch) -> (state, tally with this step's metrics): the same
         step, whose metrics stay on the device; donates the state.
@@ -76,17 +78,25 @@ class Program(NamedTuple):
 
 
 def _of_this_step(combination: Any) -> dict[str, dict[str, jax.Array]]:
-    """The diagnostics; NaN where they are those of an earlier step."""
-    found = mmp.diagnostics(combination)
-    if not isinstance(combination, mmp.RefreshState):
-        return found
-    now = combination.age == 1
+    """The diagnostics; NaN where they are those of an earlier step.
+
+    A cosine that is NaN is no conflict, and none is known of it.
+    """
+    refreshed = isinstance(combination, mmp.RefreshState)
+    now = combination.age == 1 if refreshed else True
     return {
         group: {
-            k: jnp.where(now, x.astype(jnp.float32), jnp.nan) for k, x in values.items()
+            k: jnp.where(now & _known(k, values), x.astype(jnp.float32), jnp.nan)
+            if refreshed or k == "conflict"
+            else x
+            for k, x in values.items()
         }
-        for group, values in found.items()
+        for group, values in mmp.diagnostics(combination).items()
     }
+
+
+def _known(key: str, values: Mapping[str, jax.Array]) -> Any:
+    return jnp.isfinite(values["cosine"]) if key == "conflict" else True
 
 
 def make_program(
@@ -174,8 +184,16 @@ def make_program(
             method.steer(found.seen.rest, memory),
             (found.state, optimizer),
             memory,
+            state.streak,
         )
-        return after, metrics
+        faults = faults_of(
+            way.groups, found, state, after, placement=placement, at=where(state)
+        )
+        after = undone(state, after, faults.anything, config.ends_after)
+        ended = jnp.array(False)
+        if config.ends_after is not None:
+            ended = after.streak >= config.ends_after
+        return after, metrics | faults.metrics() | {ENDED: ended}
 
     def where(state: TrainState) -> TrainState:
         """The sharding of every leaf."""
@@ -184,7 +202,9 @@ def make_program(
         return at._replace(**placement.state(by_shape))
 
     def placed(params: Any, rest: Any, opt_state: Any, memory: Any) -> TrainState:
-        state = TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, memory)
+        # Each a buffer of its own, for the step donates its state.
+        step, streak = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        state = TrainState(step, params, rest, opt_state, memory, streak)
         put: TrainState = placement.put(state, where(state))
         return put
 
@@ -200,7 +220,8 @@ def make_program(
     ) -> tuple[TrainState, jax.Array]:
         # The compiled one, which `tally_of` has traced already.
         after, metrics = compiled(state, batch)
-        return after, Tally.of(metrics).add(tally, metrics)
+        taken = after.step != state.step
+        return after, Tally.of(metrics).add(tally, metrics, taken)
 
     compiled_logged = placement.jit(logged, by_step, donate_argnums=0)
 

@@ -12,10 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax._whole_files import whole_file
+from mmpareto_jax.training._run.counts import NONFINITE
 from mmpareto_jax.training._run.damaged import move_aside, say
 
 # Rows of a tally.
 _SUM, _COUNT, _LOW, _HIGH = range(4)
+# The metric of a step that says whether it has ended the run.
+ENDED = "ended"
+_OF_GROUPS = ("cosine", "conflict", "magnitude")
 _CUT = "unfinished_record.npz"
 
 
@@ -27,7 +31,7 @@ class Tally(NamedTuple):
 
     Attributes:
       names: of the metrics, in the order of the array's columns.
-      flags: the names of those that are bools.
+      flags: the names of those that are 0 or 1.
       dtype: of the array, which holds every metric as it is.
     """
 
@@ -41,7 +45,7 @@ class Tally(NamedTuple):
         dtypes = {name: np.dtype(x.dtype) for name, x in metrics.items()}
         return cls(
             tuple(dtypes),
-            frozenset(name for name, dtype in dtypes.items() if dtype.kind == "b"),
+            frozenset(name for name in dtypes if name.endswith("/conflict")),
             jnp.result_type(jnp.float32, *dtypes.values()),
         )
 
@@ -50,10 +54,13 @@ class Tally(NamedTuple):
         column = np.array([0, 0, np.inf, -np.inf], self.dtype)
         return np.repeat(column[:, None], len(self.names), axis=1)
 
-    def add(self, tally: Any, metrics: Mapping[str, jax.Array]) -> jax.Array:
-        """The tally with a step more; part of the step's program."""
+    def add(
+        self, tally: Any, metrics: Mapping[str, jax.Array], taken: Any = True
+    ) -> jax.Array:
+        """The tally with a step more, if that was taken; part of the step's program."""
         values = jnp.stack([metrics[name].astype(self.dtype) for name in self.names])
         there = jnp.isfinite(values)
+        there &= taken
         return jnp.stack(
             [
                 tally[_SUM] + jnp.where(there, values, 0),
@@ -62,6 +69,19 @@ class Tally(NamedTuple):
                 jnp.where(there, jnp.maximum(tally[_HIGH], values), tally[_HIGH]),
             ]
         )
+
+    def steps(self, tally: np.ndarray) -> int:
+        """How many steps it is of, fetched: those after the run's end are of none."""
+        return int(tally[_COUNT, self.names.index(NONFINITE)])
+
+    def ended(self, tally: np.ndarray) -> bool:
+        """Whether one of its steps, fetched, has ended the run."""
+        return bool(tally[_SUM, self.names.index(ENDED)])
+
+    def going_on(self, tally: np.ndarray) -> np.ndarray:
+        """The same, fetched, for a run that is tried again."""
+        column = self.names.index(ENDED)
+        return np.where(np.arange(len(self.names)) == column, self.empty(), tally)
 
     def record(self, tally: np.ndarray, steps: int) -> dict[str, Any]:
         """The metrics of an interval.
@@ -74,14 +94,25 @@ class Tally(NamedTuple):
           Name -> the mean of the finite values, None where there are none; of a single
           step the value itself, a bool where it is one. Of more steps also "steps",
           the least cosine and the largest magnitude factor, and how many steps a share
-          of conflicts is of, where it is not of all.
+          of conflicts is of, where it is not of all. Where steps were not finite,
+          "nonfinite", how many; "nonfinite/NAME", of these those at which an objective
+          was not, or a loss or measure that is left out of its mean; and
+          "GROUP/nonfinite".
         """
         found: dict[str, Any] = {}
+        missing: dict[str, int] = {}
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             means = tally[_SUM].astype(np.float64) / tally[_COUNT]
         for column, name in enumerate(self.names):
             mean, count = float(means[column]), int(tally[_COUNT, column])
+            if name == ENDED:
+                continue
+            if _is_count(name):
+                missing[name] = int(tally[_SUM, column])
+                continue
             found[name] = mean if np.isfinite(mean) else None
+            if not _is_of_a_group(name):
+                missing[f"{NONFINITE}/{name}"] = steps - count
             if steps == 1:
                 if name in self.flags and count:
                     found[name] = bool(mean)
@@ -92,7 +123,23 @@ class Tally(NamedTuple):
                 found[f"{name}_max"] = float(tally[_HIGH, column])
             if name.endswith("/conflict") and count != steps:
                 found[f"{name}_count"] = count
+        found |= {name: count for name, count in missing.items() if count}
         return found if steps == 1 else {"steps": steps, **found}
+
+
+def _is_count(name: str) -> bool:
+    """Whether steps are counted, of which a metric says that they were not finite."""
+    return (
+        name == NONFINITE
+        or name.startswith(f"{NONFINITE}/")
+        or (name.endswith(f"/{NONFINITE}"))
+    )
+
+
+def _is_of_a_group(name: str) -> bool:
+    """Whether it is a diagnostic: the share of conflicts says of how many steps."""
+    parts = name.split("/")
+    return parts[-1] in _OF_GROUPS or parts[-2:-1] in (["norm"], ["weight"])
 
 
 class Cut(NamedTuple):

@@ -152,6 +152,8 @@ def write_result(result: Result) -> None:
         "checkpoint": result.checkpoint,
         "step": result.step,
         "finished": result.finished,
+        "diverged": result.diverged,
+        "nonfinite": result.nonfinite._asdict(),
         "measures": [measure._asdict() for measure in result.measures],
         "scores": {
             # JSON has no NaN.

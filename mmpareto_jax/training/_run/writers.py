@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import abc
 import importlib
+import os
+import re
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tensorboardX.event_file_writer import EventsWriter
@@ -89,6 +92,8 @@ class JsonLines(_Writer):
         assert self._file is not None
         with naming(self._path):
             self._file.flush()
+            # The checkpoint outlives the machine, too, and these are not written again.
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         if self._file is not None:
@@ -180,8 +185,8 @@ class WeightsAndBiases(_Writer):
     def on_start(self, run: Start) -> None:
         kept = run.workdir / "wandb-id"
         own: dict[str, Any] = {"dir": str(run.workdir), "name": run.workdir.name}
-        if run.step and kept.exists():
-            own |= {"id": kept.read_text(), "resume": "allow"}
+        if run.step and (known := _id_in(kept)):
+            own |= {"id": known, "resume": "allow"}
         own["config"] = run.config.to_dict()
         self._run = self._wandb.init(**{**own, **self._options})
         write_whole(kept, self._run.id)
@@ -198,3 +203,14 @@ class WeightsAndBiases(_Writer):
     def close(self) -> None:
         if self._run is not None:
             self._run.finish(exit_code=int(self._failed))
+
+
+def _id_in(path: Path) -> str | None:
+    """That of a run there; None where there is none, or it cannot be read."""
+    if not path.exists():
+        return None
+    content = path.read_bytes().decode(errors="replace")
+    if re.fullmatch(r"[\w.-]+", content):
+        return content
+    say(f"unreadable {path}: the run goes on there as a new one")
+    return None

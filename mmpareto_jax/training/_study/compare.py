@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, overload
 
 from mmpareto_jax.training._choices import is_own
 from mmpareto_jax.training._run.lock import locked
 from mmpareto_jax.training._study.comparison import Comparison
-from mmpareto_jax.training._study.records import Records, claim, describe, read_runs
+from mmpareto_jax.training._study.records import (
+    Records,
+    claim,
+    describe,
+    read_runs,
+    unclaim,
+)
 from mmpareto_jax.training._study.run_once import Record
 from mmpareto_jax.training._study.runs import Runs, Together
 from mmpareto_jax.training._study.shares import PATIENCE, Share
@@ -171,12 +177,21 @@ def compare_share(
     return records
 
 
-def _claimed(
-    workdir: Path, comparison: Comparison, share: Share
-) -> contextlib.closing[Records]:
-    """The directory is this comparison's; the file of this process's records."""
+@contextlib.contextmanager
+def _claimed(workdir: Path, comparison: Comparison, share: Share) -> Iterator[Records]:
+    """The directory is this comparison's; the file of this process's records.
+
+    Where no run comes to an end, it is left as it was found.
+    """
+    is_new = not (workdir / "comparison.json").exists()
     claim(workdir, comparison)
-    return contextlib.closing(Records(workdir, share.process_id))
+    try:
+        with contextlib.closing(Records(workdir, share.process_id)) as file:
+            yield file
+    except Exception:
+        if is_new and share.is_first and not read_runs(workdir):
+            unclaim(workdir)
+        raise
 
 
 def _check(task: Task | None, workers: int, together: Together) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from mmpareto_jax.training._choices import spelled
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._options.groups import refuse_unused
-from mmpareto_jax.training._study.run_once import Record
+from mmpareto_jax.training._study.run_once import Record, score_of
 
 # Seeds of the tuning runs start here, so that none is also a final run.
 _FIRST_TUNING_SEED = 10_000
@@ -28,8 +28,8 @@ class Comparison:
       methods: the methods, by the names of ``--method``, each once.
       lr_grid: learning rates, each once; each method gets the one that is best for it
         on the validation split, by the mean over `tune_seeds` runs.
-      seeds: final runs for each method, at least 2, with the seeds 0, 1, ...
-      tune_seeds: runs for each method and learning rate, at least 1, with other seeds.
+      seeds: final runs for each method, 2 to 10,000, with the seeds 0, 1, ...
+      tune_seeds: runs for each method and learning rate, 1 to 10,000, with other seeds.
 
     Raises:
       ValueError: no method or no learning rate, or one of them twice; a method or a
@@ -63,10 +63,12 @@ class Comparison:
             for lr in self.lr_grid:
                 self.run(method, lr, 0)  # raises where it is not valid
         refuse_unused(self.config.given(), self.config.task, self.methods)
-        if self.seeds < 2:
-            raise ValueError(f"seeds: expected at least 2, got {self.seeds}")
-        if self.tune_seeds < 1:
-            raise ValueError(f"tune_seeds: expected at least 1, got {self.tune_seeds}")
+        for name, least in (("seeds", 2), ("tune_seeds", 1)):
+            number = getattr(self, name)
+            if not (isinstance(number, int) and least <= number <= _FIRST_TUNING_SEED):
+                raise ValueError(
+                    f"{name}: expected {least} to {_FIRST_TUNING_SEED}, got {number}"
+                )
 
     def run(self, method: str, lr: float, seed: int) -> Config:
         """The configuration of one run.
@@ -126,12 +128,13 @@ class Comparison:
         Returns:
           Method -> the one with the best mean of the main measure on validation; the
           first of equal ones, and of all where there are no records. One at which runs
-          ended in scores that are not finite comes after all at which fewer did.
+          diverged, or ended in scores that are not finite, comes after all at which
+          fewer did.
         """
 
         def rank(method: str, lr: float) -> tuple[float, float]:
             found = [
-                r.get("score", next(iter(r["validation"].values())))
+                score_of(r)
                 for r in records
                 if (r["method"], r["lr"]) == (method, lr)
                 and r["seed"] >= _FIRST_TUNING_SEED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,7 +25,7 @@ def probe_accuracy(
       labels: the same splits -> [N] integers.
 
     Returns:
-      The share of correct predictions on "test".
+      The share of correct predictions on "test"; NaN where a feature is not finite.
 
     Example:
       >>> rng = np.random.default_rng(0)
@@ -36,6 +37,8 @@ def probe_accuracy(
     """
     from sklearn.linear_model import LogisticRegression
 
+    if not all(np.isfinite(x).all() for x in features.values()):
+        return math.nan
     mean = features["train"].mean(axis=0)
     scale = features["train"].std(axis=0) + 1e-6
     inputs = {k: (x - mean) / scale for k, x in features.items()}

@@ -53,6 +53,14 @@ def claim(workdir: Path, comparison: Comparison) -> None:
     _write(path, dataclasses.asdict(comparison))
 
 
+def unclaim(workdir: Path) -> None:
+    """Takes back what a comparison wrote that never finished a run."""
+    for name in ("comparison.json", "environment.json", "runs.jsonl"):
+        (workdir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # others' files may be there
+        workdir.rmdir()
+
+
 def describe(
     workdir: Path, measures: Sequence[Measure], timed: Mapping[str, Any]
 ) -> None:
@@ -66,9 +74,8 @@ def describe(
     path = workdir / "environment.json"
     there = read_record(path)
     if not isinstance(there.get("together", {}), dict):
-        raise _unreadable(
-            path, f"together: expected an object, got {there['together']}"
-        )
+        reason = f"together: expected an object, got {there['together']}"
+        raise ValueError(_unreadable(path, reason))
     # The device is in the records: this process must not take it from its workers.
     begun = {"versions": versions(), "started": now(), **there}
     begun["measures"] = [measure._asdict() for measure in measures]
@@ -225,7 +232,7 @@ def read_comparison(workdir: str | Path) -> Comparison:
         reason = f"without {error.args[0]}"
     except (TypeError, ValueError) as error:
         reason = str(error)
-    raise _unreadable(workdir / "comparison.json", reason)
+    raise ValueError(_unreadable(workdir / "comparison.json", reason))
 
 
 def _comparison(values: dict[str, Any]) -> Comparison:
@@ -245,8 +252,8 @@ def _comparison(values: dict[str, Any]) -> Comparison:
     return Comparison(**{**values, **lists, "config": Config(**renamed(config))})
 
 
-def _unreadable(path: Path, reason: str) -> ValueError:
-    return ValueError(
+def _unreadable(path: Path, reason: str) -> str:
+    return (
         f"workdir {path.parent}: unreadable {path.name}: {reason}; mend it, or choose "
         "another --workdir"
     )
@@ -273,7 +280,7 @@ def read_measures(workdir: str | Path) -> tuple[Measure, ...]:
     try:
         return tuple(Measure(**values) for values in written)
     except TypeError as error:
-        raise _unreadable(path, f"measures: {error}") from None
+        raise ValueError(_unreadable(path, f"measures: {error}")) from None
 
 
 def read_step_times(workdir: Path) -> dict[str, float]:

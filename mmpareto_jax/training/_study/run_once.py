@@ -15,8 +15,10 @@ import numpy as np
 
 from mmpareto_jax.data import column
 from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._run.counts import Nonfinite
 from mmpareto_jax.training._run.fit import fit
-from mmpareto_jax.training._run.state import TrainState
+from mmpareto_jax.training._run.metrics import plain
+from mmpareto_jax.training._run.state import TrainState, diverged
 from mmpareto_jax.training._run.step import Program, make_program
 from mmpareto_jax.training._study.probe import probe_accuracy
 from mmpareto_jax.training._tasks.base import Task
@@ -35,7 +37,7 @@ class Trained(NamedTuple):
     Attributes:
       last: the state at its end.
       best: the state at the end of the epoch that is best on validation, the last one
-        of equal ones.
+        of equal ones; of a run that ended before its first epoch did, the last state.
       validation: the scores of that epoch.
       steps: the metrics of every step.
       seconds: how long it took.
@@ -58,6 +60,15 @@ def _program(config: Config, task: Task | None) -> tuple[Task, Program]:
     task = (task or make_task(config)).first(config.num_train)
     check_method(task, config)
     return task, make_program(config, task)
+
+
+def score_of(record: Record) -> float:
+    """By which its run is chosen, more is better; NaN for one that has diverged.
+
+    Its best epoch may have been before that.
+    """
+    found = record.get("score", next(iter(record["validation"].values())))
+    return math.nan if found is None or record.get("diverged") else float(found)
 
 
 def merit(task: Task, scores: Mapping[str, float]) -> float:
@@ -89,7 +100,10 @@ def run_once(
 
     def on_pause(state: TrainState, scores: dict[str, float] | None) -> None:
         nonlocal best
-        assert scores is not None  # nothing stops these runs
+        if scores is None:  # steps that were not finite have ended the run
+            if best is not None:
+                return
+            scores = program.evaluate(state, task.data["validation"])
         if best is None or merit(task, scores) >= merit(task, best[1]):
             # A copy: the next step takes the state's memory.
             best = jax.tree.map(jnp.copy, state), scores
@@ -127,9 +141,24 @@ def record_of(
         "probe": _probe(program, trained.best, task) if inspect else {},
         "groups": _describe(program, trained.steps, config.steps_per_epoch),
     }
+    groups = program.groups
+    bad = Nonfinite.of(trained.steps, groups.objectives, groups.groups)
+    if bad.steps:
+        record["nonfinite"] = bad._asdict()
+    if diverged(int(trained.last.streak), config.ends_after):
+        record["diverged"] = True
     if inspect and config.seed < _SHARP_SEEDS:
         record["sharpness"] = _sharpness(program, trained.last, task, config.seed)
-    return record
+    return dict(_without_nan(record))
+
+
+def _without_nan(x: Any) -> Any:
+    """The same with None for what is not finite: JSON has no NaN."""
+    if isinstance(x, Mapping):
+        return {k: _without_nan(v) for k, v in x.items()}
+    if isinstance(x, list):
+        return [_without_nan(v) for v in x]
+    return plain(x) if isinstance(x, float) else x
 
 
 def _probe(program: Program, state: TrainState, task: Task) -> dict[str, float]:
@@ -158,7 +187,8 @@ def _describe(
 
         # Where weights are kept nothing new is seen: what was seen last holds on.
         there = np.isfinite(values("conflict"))
-        last = np.maximum.accumulate(np.where(there, np.arange(len(steps)), 0))
+        first, each = int(np.argmax(there)), np.arange(len(steps))
+        last = np.maximum.accumulate(np.where(there, each, first))
 
         def series(
             key: str, values: Callable[..., np.ndarray] = values, last: Any = last

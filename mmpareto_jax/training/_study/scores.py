@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -40,7 +41,7 @@ def paired(first: np.ndarray, second: np.ndarray) -> Difference:
 
     with :math:`d_i` the differences by seed, s their standard deviation (n − 1), and p
     two-sided. Where all are equal there is no deviation: p is then 0, or 1 where they
-    are 0.
+    are 0. Pairs with a score that is not finite, of a run that diverged, are left out.
 
     Args:
       first: [n], the scores of one method as they are shown, n ≥ 2 of them.
@@ -63,7 +64,10 @@ def paired(first: np.ndarray, second: np.ndarray) -> Difference:
     References:
       Student, The Probable Error of a Mean, Biometrika 6, 1908.
     """
-    differences = np.asarray(first, float) - np.asarray(second, float)
+    differences = finite(np.asarray(first, float) - np.asarray(second, float))
+    if len(differences) < 2:
+        mean = float(differences.mean()) if len(differences) else math.nan
+        return Difference(mean, math.nan, math.nan, math.nan)
     mean, error = float(differences.mean()), float(stats.sem(differences))
     if error <= 1e-12 * abs(mean):
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
@@ -87,8 +91,8 @@ def relative_improvement(
 
     Args:
       scores: measure -> values [...], of any one shape and unit.
-      single: the same measures of the single-task models in the same units; their mean
-        is compared with.
+      single: the same measures of the single-task models in the same units; the mean of
+        those that are finite is compared with.
       measures: those of the tasks, named "kind/task".
 
     Returns:
@@ -116,7 +120,7 @@ def relative_improvement(
     """
     tasks: dict[str, list[np.ndarray]] = {}
     for m in measures:
-        reference = float(np.mean(single[m.name]))
+        reference = float(mean_of(single[m.name]))
         gain = 100 * (np.asarray(scores[m.name]) - reference) / reference
         own = tasks.setdefault(m.name.split("/", 1)[1], [])
         own.append(gain if m.higher else -gain)
@@ -129,7 +133,9 @@ def mean_ranks(
 ) -> dict[str, float]:
     """The mean over measures of each method's rank among the methods, 1 is best.
 
-    Methods are ranked by their means over seeds; equal ones share their mean rank.
+    Methods are ranked by their means over seeds; equal ones share their mean rank. One
+    with scores that are not finite (runs that diverged) comes after all with fewer, and
+    its mean is that of the others.
 
     Args:
       scores: method -> measure -> values [seeds].
@@ -151,9 +157,31 @@ def mean_ranks(
     """
     ranks = []
     for m in measures:
-        means = np.array([np.mean(x[m.name]) for x in scores.values()])
-        ranks.append(stats.rankdata(-means if m.higher else means))
+        keys = [merit_of(x[m.name], m.higher) for x in scores.values()]
+        order = sorted(set(keys))
+        ranks.append(stats.rankdata([-order.index(key) for key in keys]))
     return dict(zip(scores, np.mean(ranks, axis=0).tolist(), strict=True))
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Those of the values [n] that are finite."""
+    kept: np.ndarray = values[np.isfinite(values)]
+    return kept
+
+
+def mean_of(values: np.ndarray) -> float:
+    """The mean of the values that are finite; NaN where there are none."""
+    found = finite(values)
+    return float(found.mean()) if len(found) else math.nan
+
+
+def merit_of(values: np.ndarray, higher: bool) -> tuple[float, float]:
+    """By what methods are ordered, from their values [seeds]; more is better.
+
+    The share of values that are finite, then their mean.
+    """
+    share, mean = float(np.isfinite(values).mean()), mean_of(values)
+    return share, -math.inf if math.isnan(mean) else mean if higher else -mean
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -165,7 +193,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     significant errs anywhere with at most that probability.
 
     Args:
-      p_values: n of them, in any order; of any tests, independent or not.
+      p_values: n of them, in any order; of any tests, independent or not. One that is
+        NaN counts, and stays NaN.
 
     Returns:
       The corrected ones, in the order of `p_values`.
@@ -181,6 +210,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, k in enumerate(np.argsort(p_values)):
+        if math.isnan(p_values[k]):  # these come last
+            corrected[k] = math.nan
+            continue
         largest = max(largest, (len(p_values) - rank) * p_values[k])
         corrected[k] = min(1.0, largest)
     return corrected

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,10 @@ from mmpareto_jax.training._study.comparison import Comparison
 from mmpareto_jax.training._study.run_once import Record
 from mmpareto_jax.training._study.scores import (
     Difference,
+    finite,
+    mean_of,
     mean_ranks,
+    merit_of,
     paired,
     relative_improvement,
 )
@@ -33,7 +37,8 @@ class Row:
     Attributes:
       method: its name.
       lr: the learning rate that was chosen for it.
-      scores: measure -> its values on test as they are shown, one for each seed.
+      scores: measure -> its values on test as they are shown, one for each seed; NaN
+        for a run that diverged.
       probes: encoder -> test accuracies in % of a linear classifier on its features.
       conflict: group -> share of conflicting steps, the mean over seeds.
       differences: reference -> the difference of the main measure; not for the
@@ -42,6 +47,7 @@ class Row:
         single-task models were trained.
       rank: the mean over measures of the rank of the method's mean; None for a
         single objective.
+      diverged: how many runs did; no mean is of them.
     """
 
     method: str
@@ -52,6 +58,7 @@ class Row:
     differences: Mapping[str, Difference]
     improvement: np.ndarray | None = None
     rank: float | None = None
+    diverged: int = 0
 
 
 def summarize(
@@ -105,7 +112,8 @@ def summarize(
     whole = {m: [r for r in rs if r] for m, rs in runs.items() if all(rs)}
     scores = {
         method: {
-            m.name: m.shown(np.array([r["test"][m.name] for r in rs])) for m in measures
+            m.name: m.shown(np.array([_of(r, "test", m.name) for r in rs]))
+            for m in measures
         }
         for method, rs in whole.items()
     }
@@ -124,11 +132,13 @@ def summarize(
                 chosen[method],
                 own,
                 {
-                    k: np.array([100 * r["probe"][k] for r in rs])
+                    k: np.array([100 * _of(r, "probe", k) for r in rs])
                     for k in rs[0]["probe"]
                 },
                 {
-                    group: float(np.mean([r["groups"][group]["conflict"] for r in rs]))
+                    group: mean_of(
+                        np.array([_of(r, "groups", group, "conflict") for r in rs])
+                    )
                     for group in rs[0]["groups"]
                 },
                 {
@@ -140,9 +150,18 @@ def summarize(
                 if compared and single is not None
                 else None,
                 ranks.get(method),
+                sum(bool(r.get("diverged")) for r in rs),
             )
         )
     return rows
+
+
+def _of(record: Record, *path: str) -> float:
+    """A number of a record; NaN of a run that has diverged, or where there is none."""
+    found: Any = record
+    for name in path:
+        found = found[name]
+    return math.nan if found is None or record.get("diverged") else float(found)
 
 
 def titled(measure: Measure) -> str:
@@ -184,7 +203,9 @@ def markdown(
 
     Returns:
       A table in Markdown: by measure the mean ± standard deviation over seeds (n − 1),
-      shares in %, and what else the rows have. ``summarize`` shows one.
+      shares in %, and what else the rows have. ``summarize`` shows one. Where runs
+      diverged, it says how many in a column of its own; means are of the others, and
+      the method comes behind those with fewer.
 
     Raises:
       IndexError: there are no rows.
@@ -210,6 +231,8 @@ def table_cells(
     groups = list({g: None for row in rows for g in row.conflict})
     head += [f"conflicts, {shortened(g)} %" for g in groups]
     head += ["time of a step"] if times else []
+    diverged = any(row.diverged for row in rows)
+    head += ["diverged"] if diverged else []
     lines = [head]
     for row in _best_first(rows, measures[0]):
         cells = [row.method, f"{row.lr:g}"]
@@ -223,24 +246,30 @@ def table_cells(
             f"{100 * row.conflict[g]:.1f}" if g in row.conflict else "" for g in groups
         ]
         cells += [f"{times[row.method]:.2f}"] if times else []
+        if diverged:
+            cells.append(f"{row.diverged} of {len(row.scores[measures[0].name])} runs")
         lines.append(cells)
     return lines
 
 
 def _best_first(rows: Sequence[Row], main: Measure) -> list[Row]:
-    """By the mean of the main measure; those last that have none."""
+    """By the mean of the main measure; behind them those of which runs diverged."""
 
-    def behind(row: Row) -> tuple[bool, float]:
-        mean = float(row.scores[main.name].mean())
-        return not math.isfinite(mean), -mean if main.higher else mean
+    def behind(row: Row) -> tuple[float, float]:
+        share, merit = merit_of(row.scores[main.name], main.higher)
+        return -share, -merit
 
     return sorted(rows, key=behind)
 
 
 def _spread(values: np.ndarray, percent: bool) -> str:
-    """Mean ± s.d., with as many digits as the unit needs."""
+    """Mean ± s.d. of those that are finite, with as many digits as the unit needs."""
+    values = finite(values)
+    if not len(values):
+        return "–"
     digits = 1 if percent or abs(values.mean()) >= 10 else 3
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+    mean = f"{values.mean():.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
 
 
 def csv_text(records: Sequence[Record]) -> str:

@@ -15,7 +15,7 @@ from mmpareto_jax.training._study.comparison import Comparison
 from mmpareto_jax.training._study.records import read_measures
 from mmpareto_jax.training._study.run_once import Record
 from mmpareto_jax.training._study.runs import Together
-from mmpareto_jax.training._study.scores import Difference, holm
+from mmpareto_jax.training._study.scores import Difference, holm, mean_of
 from mmpareto_jax.training._study.shares import PATIENCE, Share
 from mmpareto_jax.training._study.summary import CONTROL, summarize
 from mmpareto_jax.training._tasks.criteria import Measure
@@ -53,6 +53,7 @@ class SweepRow:
       ours: that of MMPareto.
       difference: the paired difference MMPareto − uniform × γ, of ``paired``.
       corrected: its p-value after Holm's correction for all settings of the sweep.
+      diverged: how many of the runs did; means and differences are of the others.
     """
 
     setting: str
@@ -61,6 +62,7 @@ class SweepRow:
     ours: float
     difference: Difference
     corrected: float
+    diverged: int = 0
 
 
 def sweep(
@@ -115,17 +117,20 @@ def sweep(
             raise ValueError(f"settings: expected some of {list(SETTINGS)}, got {name}")
     workdir = Path(workdir)
     share = Share(num_processes, process_id, patience, watched=workdir)
-    rows = []
-    for number, name in enumerate(settings):
-        if progress is not None:
-            progress(number, len(settings), name)
-        comparison = Comparison(
+    comparisons = {
+        name: Comparison(
             dataclasses.replace(config, **SETTINGS[name]),
             _METHODS,
             lr_grid,
             seeds,
             tune_seeds,
         )
+        for name in settings
+    }
+    rows = []
+    for number, (name, comparison) in enumerate(comparisons.items()):
+        if progress is not None:
+            progress(number, len(settings), name)
         directory = workdir / name.replace(" ", "-").replace("%", "percent")
         records = compare_share(
             None,
@@ -154,10 +159,11 @@ def _row(
     return SweepRow(
         name,
         float(np.mean(list(ours.conflict.values()))),
-        float(control.scores[main.name].mean()),
-        float(ours.scores[main.name].mean()),
+        mean_of(control.scores[main.name]),
+        mean_of(ours.scores[main.name]),
         ours.differences[CONTROL],
         0.0,
+        control.diverged + ours.diverged,
     )
 
 
@@ -188,5 +194,10 @@ def sweep_markdown(rows: Sequence[SweepRow]) -> str:
         f"| {row.setting} | {100 * row.conflict:.1f} | {row.control:.1f} | "
         f"{row.ours:.1f} | {row.difference} | {row.corrected:.2f} |"
         for row in rows
+    ]
+    lines += [
+        f"\n{row.setting}: {row.diverged} runs diverged, and are left out."
+        for row in rows
+        if row.diverged
     ]
     return "\n".join(lines)

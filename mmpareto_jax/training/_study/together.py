@@ -15,7 +15,7 @@ from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
 from mmpareto_jax.training._run.numbers import numbers
-from mmpareto_jax.training._run.state import TrainState
+from mmpareto_jax.training._run.state import TrainState, diverged
 from mmpareto_jax.training._run.step import Program
 from mmpareto_jax.training._study.run_once import (
     Record,
@@ -193,6 +193,7 @@ def _records(
     many = _Many(program, task, configs)
     best = jax.tree.map(jnp.copy, many.state)
     merits, validation = np.full(runs, -np.inf), [dict[str, float]() for _ in configs]
+    has_best = np.zeros(runs, bool)
     tallies = []
     for step in range(1, config.num_steps + 1):
         tallies.append(many.take())
@@ -200,7 +201,9 @@ def _records(
             continue
         scores = program.evaluate_each(many.state, task.data["validation"])
         found = np.array([merit(task, x) for x in scores])
-        wins = found >= merits
+        # A run that has ended has no more epochs; but for a first one.
+        goes_on = ~_ended(many.state, config) | ~has_best
+        wins, has_best = goes_on & (found >= merits), has_best | True
         best = _chosen(wins, many.state, best)
         merits = np.where(wins, found, merits)
         validation = [
@@ -212,11 +215,23 @@ def _records(
 
     def record(run: int) -> Record:
         last, own = jax.tree.map(lambda x: x[run], (many.state, best))
-        steps = [many.packing.record(tally[run], 1) for tally in seen]
+        steps = [
+            many.packing.record(tally[run], 1)
+            for tally in seen
+            if many.packing.steps(tally[run])
+        ]
         trained = Trained(last, own, validation[run], steps, seconds)
         return record_of(program, task, configs[run], trained, inspect)
 
     return [record(run) | {"together": runs} for run in range(runs)]
+
+
+def _ended(states: TrainState, config: Config) -> np.ndarray:
+    """[runs], whether steps that were not finite have ended a run."""
+    if config.ends_after is None:
+        return np.zeros(len(states.step), bool)
+    found: np.ndarray = diverged(np.asarray(states.streak), config.ends_after)
+    return found
 
 
 @jax.jit

@@ -98,8 +98,24 @@ class Criterion(NamedTuple):
         )
 
 
+def has_largest(logits: jax.Array) -> jax.Array:
+    """[...], whether logits [..., classes] have a largest one: none is NaN or infinite.
+
+    Some may be minus infinity. Of others ``argmax`` gives a class, too, which is none.
+    """
+    return jnp.isfinite(jnp.max(logits, axis=-1))
+
+
+def total(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """The sum of values where they count; there, what is not finite makes it so."""
+    return jnp.sum(jnp.where(weights == 0, 0, values * weights))
+
+
 def labels(target: str) -> Criterion:
-    """Cross-entropy and accuracy of logits [B, classes] for labels [B]."""
+    """Cross-entropy and accuracy of logits [B, classes] for labels [B].
+
+    Both are NaN where logits are.
+    """
 
     def each(logits: jax.Array, label: jax.Array) -> jax.Array:
         loss: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, label)
@@ -109,10 +125,11 @@ def labels(target: str) -> Criterion:
         logits: jax.Array, label: jax.Array, mask: jax.Array
     ) -> dict[str, jax.Array]:
         right = (jnp.argmax(logits, axis=-1) == label).astype(jnp.float32)
+        right = jnp.where(has_largest(logits), right, jnp.nan)
         return {
             "examples": jnp.sum(mask),
-            "right": jnp.sum(right * mask),
-            "loss": jnp.sum(each(logits, label) * mask),
+            "right": total(right, mask),
+            "loss": total(each(logits, label), mask),
         }
 
     def scores(sums: Sums) -> dict[str, Any]:
@@ -140,7 +157,8 @@ def computed(
     """The mean over examples of what a user's function computes.
 
     The function maps (outputs, batch) to the value of every example [B], or to a
-    scalar, which counts as that of each.
+    scalar, which counts as that of each. Where outputs are NaN it is NaN, whatever the
+    function makes of them (``argmax`` makes a class).
     """
 
     def values(outputs: Any, batch: Batch) -> jax.Array:
@@ -157,8 +175,11 @@ def computed(
         return found
 
     def sums(outputs: Any, batch: Batch, mask: jax.Array) -> dict[str, jax.Array]:
-        total = jnp.sum(values(outputs, batch).astype(jnp.float32) * mask)
-        return {"examples": jnp.sum(mask), "total": total}
+        found = total(values(outputs, batch).astype(jnp.float32), mask)
+        return {
+            "examples": jnp.sum(mask),
+            "total": jnp.where(_has_nan(outputs), jnp.nan, found),
+        }
 
     return Criterion(
         None,
@@ -167,3 +188,13 @@ def computed(
         lambda sums: {score: sums["total"] / sums["examples"]},
         kinds,
     )
+
+
+def _has_nan(outputs: Any) -> jax.Array:
+    """Whether a float of any array is NaN; infinity may be what a model says."""
+    found = [
+        jnp.isnan(x).any()
+        for x in map(jnp.asarray, jax.tree.leaves(outputs))
+        if jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
+    return jnp.stack([*found, jnp.array(False)]).any()

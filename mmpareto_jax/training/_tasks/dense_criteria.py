@@ -1,4 +1,7 @@
-"""Losses and measures of dense prediction, with the conventions of NYUv2."""
+"""Losses and measures of dense prediction, with the conventions of NYUv2.
+
+Where the prediction of a pixel that counts is not a number, no score of it is.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax.training._tasks.criteria import Criterion, Sums
+from mmpareto_jax.training._tasks.criteria import (
+    Criterion,
+    Sums,
+    has_largest,
+    total,
+)
 
 # The angles' histogram: its bins are finer than what anybody reports of the median.
 _BINS, _MAX_DEGREES = 1800, 180.0
@@ -36,10 +44,11 @@ def segmentation(target: str, num_classes: int) -> Criterion:
         weight = valid * mask[:, None, None]
         found = jnp.argmax(logits, axis=-1)
         cell = jnp.maximum(label, 0) * num_classes + found
-        confusion = jnp.zeros(num_classes**2).at[cell.ravel()].add(weight.ravel())
+        counted = _or_nan(weight, has_largest(logits) | (weight == 0))
+        confusion = jnp.zeros(num_classes**2).at[cell.ravel()].add(counted.ravel())
         return {
             "confusion": confusion.reshape(num_classes, num_classes),
-            "loss": jnp.sum(loss * weight),
+            "loss": total(loss, weight),
         }
 
     def scores(sums: Sums) -> dict[str, Any]:
@@ -79,8 +88,8 @@ def depth(target: str) -> Criterion:
         relative = error / jnp.where(wanted == 0, 1.0, jnp.abs(wanted))
         return {
             "pixels": jnp.sum(weight),
-            "absolute": jnp.sum(error * weight),
-            "relative": jnp.sum(relative * weight),
+            "absolute": total(error, weight),
+            "relative": total(relative, weight),
         }
 
     def scores(sums: Sums) -> dict[str, Any]:
@@ -126,17 +135,23 @@ def normals(target: str) -> Criterion:
         angle = jnp.degrees(jnp.arccos(jnp.clip(along, -1, 1)))
         scale = _BINS / _MAX_DEGREES
         cell = jnp.minimum((angle * scale).astype(jnp.int32), _BINS - 1)
+        known = jnp.isfinite(angle)
+        counted = _or_nan(weight, known | (weight == 0))
         return {
             "pixels": jnp.sum(weight),
-            "loss": jnp.sum((1 - along) * weight),
-            "angle": jnp.sum(angle * weight),
-            "histogram": jnp.zeros(_BINS).at[cell.ravel()].add(weight.ravel()),
-            "within": jnp.stack([jnp.sum((angle < x) * weight) for x in _WITHIN]),
+            "loss": total(1 - along, weight),
+            "angle": total(angle, weight),
+            "histogram": jnp.zeros(_BINS).at[cell.ravel()].add(counted.ravel()),
+            "within": jnp.stack(
+                [total(_or_nan(angle < x, known), weight) for x in _WITHIN]
+            ),
         }
 
     def scores(sums: Sums) -> dict[str, Any]:
         pixels = sums["pixels"]
-        middle = (sums["histogram"].cumsum() >= pixels / 2).argmax()
+        # No comparison with NaN is true, and argmax takes the first bin then.
+        of_none = 0 * sums["histogram"].sum()
+        middle = (sums["histogram"].cumsum() >= pixels / 2).argmax() + of_none
         within = sums["within"] / pixels
         return {
             "mean_angle": sums["angle"] / pixels,
@@ -155,3 +170,8 @@ def normals(target: str) -> Criterion:
         **{f"within_{x:g}": (f"< {x:g}°", True, True) for x in _WITHIN},
     }
     return Criterion(target, loss, sums, scores, kinds)
+
+
+def _or_nan(values: jax.Array, known: jax.Array) -> jax.Array:
+    """The values; NaN where they are not known."""
+    return jnp.where(known, values, jnp.nan)

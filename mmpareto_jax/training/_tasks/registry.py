@@ -6,6 +6,7 @@ import importlib
 import inspect
 import operator
 from collections.abc import Callable
+from typing import Any
 
 from mmpareto_jax.training._choices import MULTI_TASK, is_own
 from mmpareto_jax.training._config import Config
@@ -70,27 +71,43 @@ def _referred(config: Config) -> Task:
             f"task {name}: was made in Python, and has to be given as task=, or be "
             "named as module:function"
         )
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if not (error.name and (module + ".").startswith(error.name + ".")):
-            raise
-        raise ValueError(
-            f"task {config.task}: there is no module {module}, here or installed"
-        ) from None
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"task {config.task}: expected module:function")
+    found = _imported(config.task, module)
     try:
         function = operator.attrgetter(name)(found)
     except AttributeError:
         function = None
     if not callable(function):
         raise ValueError(f"task {config.task}: {module} has no function {name!r}")
-    made = _made(function, config)
+    try:
+        made = _made(function, config)
+    except (ValueError, OSError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise _failed(config.task, f"{name} fails", error) from error
     if not isinstance(made, Task):
         raise ValueError(
             f"task {config.task}: expected a training.Task to be returned, got "
             f"{type(made).__name__}"
         )
     return made
+
+
+def _imported(task: str, module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and (module + ".").startswith(missing + "."):
+            raise ValueError(
+                f"task {task}: there is no module {module}, here or installed"
+            ) from None
+        raise _failed(task, f"{module} cannot be imported", error) from error
+
+
+def _failed(task: str, what: str, error: BaseException) -> ValueError:
+    return ValueError(f"task {task}: {what}: {type(error).__name__}: {error}")
 
 
 def _made(function: Callable[..., object], config: Config) -> object:

@@ -206,7 +206,7 @@ REFUSED = {
     "complex": ({"vitals": np.zeros((60, 2), complex)}, "vitals: expected floats or"),
     "object": (
         {"vitals": np.array([{}] * 60)},
-        "vitals: cannot be read: Object arrays",
+        "vitals: cannot be read: it holds Python obj",
     ),
     "no label": ({"label": None}, "label: is missing"),
     "label": ({"label": LABEL / 1.0}, "label: expected integers [N], got float64 [60]"),
@@ -340,7 +340,7 @@ def test_raw_files_are_not_overwritten(tmp_path):
     named = {key.replace("/", "-"): x for key, x in parts().items()}
     raw = as_directory(tmp_path / "raw", named)
     before = {path: path.read_bytes() for path in raw.glob("*.npy")}
-    with pytest.raises(ValueError, match="holds what is to be copied"):
+    with pytest.raises(ValueError, match="is not empty, and holds no"):
         prepare(plan_of("arrays", raw), raw)
     assert {path: path.read_bytes() for path in raw.glob("*.npy")} == before
 

@@ -1,6 +1,8 @@
 """Prepared data that are broken: every fault is named, by opening and by check."""
 
 import json
+import os
+import struct
 
 import numpy as np
 import pytest
@@ -51,6 +53,22 @@ def value(key, content):
 
 def path_name(name):
     return edit(lambda index: index["arrays"]["test"].append(name))
+
+
+def linked(name, target):
+    return lambda data: ((data / name).unlink(), (data / name).symlink_to(target))
+
+
+def pipe(name):
+    return lambda data: ((data / name).unlink(), os.mkfifo(data / name))
+
+
+def head(shape, name="test-x.npy", descr="<f4"):
+    """A file that is nothing but a head."""
+    said = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}"
+    line = said.encode().ljust(117) + b"\n"
+    start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(line))
+    return lambda data: (data / name).write_bytes(start + line)
 
 
 LABEL = np.arange(6, dtype=np.int32) % 3
@@ -133,6 +151,72 @@ SEEN = {
         value("classes", ["a", "b"]),
         "label 2 in row 2, but there are 2 cl",
     ),
+    "big endian": (
+        put("test-x.npy", np.ones((6, 4), ">f4")),
+        "test-x.npy: expected [N, ...] of numbers, got >f4 [6, 4]",
+    ),
+    "long double": (
+        put("test-x.npy", np.ones((6, 4), np.longdouble)),
+        "test-x.npy: expected [N, ...] of numbers, got float128",
+    ),
+    "complex": (
+        put("test-x.npy", np.ones((6, 4)) * 1j),
+        "expected [N, ...] of numbers",
+    ),
+    "1e12 rows": (head("(1000000000000, 4)"), "test-x.npy cannot be read: cut off"),
+    "negative rows": (head("(-6, 4)"), "its head tells of a negative size: [-6, 4]"),
+    "huge rows": (head(f"({10**40}, 4)"), "test-x.npy cannot be read: cut off"),
+    "a call": (head("__import__('os').getcwd()"), "its head is no npy head"),
+    "a huge row": (
+        lambda data: (
+            head("(6, 1000000000)")(data),
+            os.truncate(data / "test-x.npy", 2**40),
+        ),
+        "test-x.npy: 4000000000 bytes a row, the limit is 1073741824",
+    ),
+    "many labels": (
+        lambda data: (
+            head("(1000000,)", "test-label.npy", "<i4")(data),
+            os.truncate(data / "test-label.npy", 2**22),
+        ),
+        "test-label.npy: 1000000 rows, but 6 ids",
+    ),
+    "link outside": (
+        linked("test-x.npy", "/etc/hostname"),
+        "test-x.npy lies outside of",
+    ),
+    "device": (linked("test-x.npy", "/dev/zero"), "test-x.npy lies outside of"),
+    "circle": (linked("test-x.npy", "test-x.npy"), "test-x.npy Too many levels"),
+    "pipe": (pipe("test-x.npy"), "test-x.npy is no plain file"),
+    "index is a pipe": (pipe("index.json"), "cannot be read: is no plain file"),
+    "index is a link": (
+        linked("index.json", "/etc/hostname"),
+        "index.json cannot be read: lies outside of",
+    ),
+    "index of 1 TB": (
+        lambda data: os.truncate(data / "index.json", 2**40),
+        "index.json cannot be read: 1099511627776 bytes, more than the limit of",
+    ),
+    "key twice": (
+        text(b'{"dataset": "x", "dataset": "y"}'),
+        "index.json cannot be read: 'dataset' is there twice",
+    ),
+    "split twice": (
+        text(b'{"ids": {"train": [], "train": []}}'),
+        "index.json cannot be read: 'train' is there twice",
+    ),
+    "NUL": (path_name("x\0y"), "arrays: test: 'x\\x00y' is no plain name"),
+    "lines": (path_name("x\ny"), "arrays: test: 'x\\ny' is no plain name"),
+    "huge name": (path_name("x" * 10**6), "xxx... is no plain name"),
+    "huge number": (text(b'{"left_out": ' + b"9" * 5000 + b"}"), "cannot be read"),
+    "many names": (
+        edit(lambda i: i["arrays"]["test"].extend(f"/{k}" for k in range(5000))),
+        "... and 4980 more of this kind",
+    ),
+    "many counts": (
+        edit(lambda i: i["counts"]["test"].update({f"/{k}": 1 for k in range(5000)})),
+        "... and 4980 more of this kind",
+    ),
     "count": (
         edit(lambda index: index["counts"]["test"].update({"1": 10**9})),
         "index.json: counts: test: '1' 1000000000, but the examples have 2",
@@ -153,6 +237,8 @@ def test_a_fault_is_seen_on_opening(case, data, capsys):
     assert main(["check", str(data)]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out == [f"{data}: {fault}" for fault in found]
+    assert len(out) < 100
+    assert all(len(line) < 500 for line in out)
 
 
 def infinite(data):
@@ -245,3 +331,17 @@ def test_damaged_bytes_are_a_fault_and_no_traceback(data):
         assert not any("\n" in fault for fault in found)
         path.write_bytes(whole[path])
     assert check_prepared(data) == []
+
+
+def test_the_order_of_an_arrays_bytes_does_not_matter(data):
+    array = np.load(data / "test-x.npy")
+    np.save(data / "test-x.npy", np.asfortranarray(array))
+    np.testing.assert_array_equal(open_prepared(data).arrays["test"]["x"], array)
+
+
+def test_names_of_any_language(tmp_path):
+    names = np.array(["łąka", "森", "λ"])
+    given = {"x": np.ones((60, 4)), "label": np.arange(60) % 3, "classes": names}
+    np.savez(tmp_path / "raw.npz", **given)
+    prepare(plan_of("arrays", tmp_path / "raw.npz"), tmp_path / "data")
+    assert open_prepared(tmp_path / "data").classes == tuple(names)

@@ -1,20 +1,14 @@
 """Every data set from small files in its original formats, end to end."""
 
 import gzip
-import json
 
 import numpy as np
 import pytest
 from clips import tone, truncate, write_idx, write_image, write_video, write_wav
 from described import check_described
+from written import reasons
 
 from mmpareto_jax.data.sources import NAMES, plan_of, prepare
-
-
-def reasons(out):
-    report = json.loads((out / "report.json").read_text())
-    return {x["id"]: x["reason"] for x in report["problems"]}
-
 
 # --- CREMA-D: WAV and FLV
 

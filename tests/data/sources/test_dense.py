@@ -1,11 +1,9 @@
 """NYUv2 and Cityscapes, from generated files of the literature's layout."""
 
-import json
-
 import numpy as np
 import pytest
 from described import check_described
-from written import COUNTS, SIZE, arrays_of, nyuv2, write
+from written import COUNTS, SIZE, arrays_of, left_out, nyuv2, write
 
 from mmpareto_jax.data import load_scenes
 from mmpareto_jax.data.sources import Example, Plan, plan_of, prepare
@@ -112,32 +110,32 @@ def test_what_cannot_be_used_is_named(tmp_path):
     (train / "image" / "10.npy").write_bytes(b"no array")
     (train / "image" / "11.npy").unlink()
     found = prepare(plan_of("nyuv2", raw), out)
-    report = json.loads((out / "report.json").read_text())
-    reasons = {x["id"]: x["reason"] for x in report["problems"]}
+    report = left_out(out)
+    reasons = {name: x["reason"] for name, x in report.items()}
     expected = {
-        1: "image/1.npy: shape (5, 8, 3), not (6, 8, 3)",
-        2: "image/2.npy: values from 0 to 255, not 0 to 1",
-        3: "label/3.npy: shape (6, 8, 1), not (6, 8)",
-        4: "label/4.npy: values from 0.5 to 13.5, not whole numbers from -1 to 12",
-        5: "label/5.npy: values from 13 to 13, not whole numbers from -1 to 12",
-        6: "depth/6.npy: not finite",
-        8: "normal/8.npy: shape (3, 6, 8), not (6, 8, 3)",
+        1: "shape (5, 8, 3), not (6, 8, 3)",
+        2: "values from 0 to 255, not 0 to 1",
+        3: "shape (6, 8, 1), not (6, 8)",
+        4: "values from 0.5 to 13.5, not whole numbers from -1 to 12",
+        5: "values from 13 to 13, not whole numbers from -1 to 12",
+        6: "not finite as float64",
+        8: "shape (3, 6, 8), not (6, 8, 3)",
         9: "missing",
         11: "missing",
     }
     for number, reason in expected.items():
         found_reason = reasons.pop(f"train/{number}")
         if number == 2:
-            assert found_reason.startswith("image/2.npy: values from ")
+            assert found_reason.startswith("values from ")
         else:
             assert found_reason == reason
-    assert reasons.pop("train/7").startswith("depth/7.npy: a depth of -")
+    assert reasons.pop("train/7").startswith("a depth of -")
     assert reasons.pop("train/10").startswith("ValueError: ")
     assert not reasons
     assert sum(map(len, found.ids.values())) == 27 - 11
     # The file at fault is named too.
-    files = {x["id"]: x["file"] for x in report["problems"]}
-    assert files["train/9"] == str(train / "normal" / "9.npy")
+    assert report["train/9"]["file"] == str(train / "normal" / "9.npy")
+    assert report["train/7"]["file"] == str(train / "depth" / "7.npy")
 
 
 def test_the_size_is_that_of_most_images(tmp_path):

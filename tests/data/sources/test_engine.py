@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import written
 
 from mmpareto_jax.data.sources import (
     Example,
@@ -59,7 +60,7 @@ def test_what_can_be_used_is_stored_in_order(tmp_path):
     assert isinstance(train["x"], np.memmap)
     assert train["label"].dtype == np.int32
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    reasons = {x["id"]: x["reason"] for x in report["problems"]}
+    reasons = written.reasons(tmp_path / "out")
     assert reasons.keys() == {"odd", "e4", "e5", "e6"}
     assert reasons["e4"] == "negative"
     assert reasons["e5"].startswith("ValueError: invalid literal")
@@ -67,7 +68,7 @@ def test_what_can_be_used_is_stored_in_order(tmp_path):
     assert report["left_out"] == 4
     assert sum(report["counts"]["train"].values()) == 48
     assert report["counts"]["validation"] == {"a": 7, "b": 8, "c": 9}
-    assert not (tmp_path / "out" / "parts").exists()
+    assert not (tmp_path / "out" / "mmpareto-parts").exists()
 
 
 def test_a_stopped_call_goes_on_and_a_finished_one_is_done(tmp_path):
@@ -116,8 +117,7 @@ def test_a_clip_that_kills_its_decoder(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "CHUNK", 4)
     plan = plan_of(tmp_path / "raw", 12, decode=fatal)
     found = prepare(plan, tmp_path / "out", workers=2)
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    reasons = {x["id"]: x["reason"] for x in report["problems"]}
+    reasons = written.reasons(tmp_path / "out")
     assert reasons == {"e5": "its decoder died", "e10": "its decoder died"}
     assert sum(len(x) for x in found.ids.values()) == 10
 

@@ -1,9 +1,23 @@
 """Files of the published layouts, as the tests write them."""
 
 import gzip
+import json
 import struct
 
 import numpy as np
+
+
+def left_out(out):
+    """Id -> what the report says of it; all of it, where one reason has ten at most."""
+    report = json.loads((out / "report.json").read_text())
+    found = {x["id"]: x for group in report["reasons"] for x in group["examples"]}
+    assert report["left_out"] == sum(group["count"] for group in report["reasons"])
+    return found
+
+
+def reasons(out):
+    return {name: x["reason"] for name, x in left_out(out).items()}
+
 
 SIZE = (6, 8)
 COUNTS = {"train": 20, "val": 7}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -67,8 +68,8 @@ def blend(
       validation: objective -> loss on the validation split now.
 
     Returns:
-      The memory with new weights and these losses; at the first estimate the weights
-      stay as they are.
+      The memory with new weights and these losses; at the first estimate, and where
+      losses are not finite, the weights stay as they are.
 
     Raises:
       KeyError: `validation` or `memory` lacks an objective of `train`.
@@ -100,7 +101,7 @@ def blend(
         # Without overfitting the ratio is infinite; this bounds it.
         raw[k] = max(gain, 0.0) / max((gap - float(before)) ** 2, 1e-6)
     total = sum(raw.values())
-    if total == 0:
+    if not 0 < total < math.inf:  # nor NaN, of losses that are not finite
         return after
     scale = len(raw) / total
     return after._replace(weights={k: jnp.asarray(scale * x) for k, x in raw.items()})
