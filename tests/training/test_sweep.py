@@ -102,8 +102,8 @@ def test_holm():
     ("arguments", "message"),
     [
         (["--settings", "no"], "unknown setting no"),
-        (["--workers", "0"], "--workers: expected at least 1"),
-        (["--seeds", "1"], "seeds: expected at least 2"),
+        (["--workers", "0"], "--workers: expected 1 to"),
+        (["--seeds", "1"], "seeds: expected 2 to 10000"),
     ],
 )
 def test_mistakes(arguments, message, tmp_path, capsys):

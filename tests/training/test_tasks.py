@@ -85,7 +85,7 @@ def test_prepare_and_train_crema_d(tmp_path, capsys):
         ),
         (
             ["prepare", "colored-digits", "--workers", "0", "--out", "x"],
-            "--workers: expected at least 1",
+            "--workers: expected 1 to",
         ),
         (["train", "crema-d"], "data: expected the directory of prepared data"),
         (["train", "--data", "x"], "data: expected nothing for av-digits"),
