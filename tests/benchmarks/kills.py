@@ -79,7 +79,7 @@ def main(moments=50, seed=0):
         done = faults.finished([*(again if began else first), out])
         good = done.code == 0 and equal(name, out, wholes[name])
         count.setdefault((name, killed.code, good), []).append(number)
-        last = done.err.splitlines()[-1:] if not good else ""
+        last = (done.code, done.err.splitlines()[-1:]) if not good else ""
         print(f"{number} {name} after {after:.1f} s, {len(there)} files: {good} {last}")
         sys.stdout.flush()
     print({key: len(numbers) for key, numbers in count.items()})

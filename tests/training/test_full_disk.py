@@ -26,7 +26,6 @@ FILES = [
     ("train", 3000, "out/checkpoints"),
     ("train", 12000, "out/figures/learning_curves.png"),
     ("prepare", 100, "out/"),
-    ("prepare", 4000, "out/"),
 ]
 # KiB of a file system of its own.
 DISKS = [
@@ -35,7 +34,6 @@ DISKS = [
     ("train", 12, "out/tensorboard"),
     ("train", 60, "out/checkpoints"),
     ("train", 148, "out/checkpoints"),
-    ("prepare", 8, "out/"),
 ]
 
 

@@ -142,7 +142,7 @@ def test_growth_anywhere_that_is_watched_counts(quick, tmp_path):
         (("--num-processes", "0"), "num_processes: expected at least 1, got 0"),
         (("--process-id", "1"), "process_id: expected 0 to 0, got 1"),
         (("--patience", "0"), "patience: expected seconds > 0, got 0.0"),
-        (("--together", "some"), "argument --together: invalid auto or int value"),
+        (("--together", "some"), "--together: expected auto or at least 1, got some"),
         (("--together", "0"), "together: expected auto or at least 1, got 0"),
     ],
 )
