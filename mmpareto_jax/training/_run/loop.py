@@ -159,6 +159,8 @@ def _train(run: _Run, resume: bool, callbacks: Sequence[Callback]) -> Result:
         closed_at_last(_hearing(counted, callbacks)) as hear,
     ):
         state = program.state
+        if resume:
+            first_alone(lambda: refuse_other_task(workdir, task))
         resuming = Resuming(workdir, checkpoints) if resume else None
         if resuming and resuming.step:
             state = checkpoints.restore(state, resuming.step)

@@ -74,7 +74,11 @@ def faults_of(
         for k, x in _written(after).items()
         if jnp.issubdtype(x.dtype, jnp.floating)
     }
-    spoiled = placement.any_part(_spoiled, written, _written(before), _written(at))
+    old, where = (
+        {k: x for k, x in _written(state).items() if k in written}
+        for state in (before, at)
+    )
+    spoiled = placement.any_part(_spoiled, written, old, where)
     lost = {k: ~jnp.isfinite(found.losses[k]) for k in groups.objectives}
     anything = _any(*lost.values(), *spoiled.values())
     norms = _norms(before.opt_state[0], found.state)
