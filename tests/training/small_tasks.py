@@ -31,7 +31,7 @@ class Encoder(nnx.Module):
         return self.dropout(nnx.relu(self.norm(self.layer(x))))
 
 
-def lines():
+def lines(seen=lambda y: y):
     """Two losses, no joint one, no features; what is measured is an error."""
     return training.task(
         lambda rngs: nnx.Linear(2, 2, rngs=rngs),
@@ -42,7 +42,7 @@ def lines():
         _DATA,
         {"error": training.lower_is_better(lambda y, b: abs(y[:, 0] - b["left"]))},
         name="lines",
-        forward=lambda model, batch: model(batch["x"]),
+        forward=lambda model, batch: seen(model(batch["x"])),
     )
 
 

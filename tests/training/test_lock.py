@@ -95,6 +95,12 @@ def test_a_directory_is_left_as_it_was_found(tmp_path):
     assert tmp_path.is_dir()
 
 
+def test_what_cannot_be_locked_is_named(tmp_path):
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(OSError, match=r"Invalid argument: .*lock"), locked(tmp_path):
+        pass
+
+
 FORKS = """
 import os, pathlib, sys
 from mmpareto_jax.training._run.lock import locked

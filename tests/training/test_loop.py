@@ -204,6 +204,7 @@ def test_refuses_a_workdir_that_is_not_its_own(run, tmp_path):
         draw_figures(tmp_path)
     assert files(run.workdir) == before
     assert not (tmp_path / "new").exists()
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"unreadable config.json"):
-        read_config(tmp_path)
+    for damaged in ("{", "[1]", "{}", '{"config": [1]}', "[" * 100_000):
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"unreadable config.json"):
+            read_config(tmp_path)

@@ -141,6 +141,27 @@ def test_an_update_that_overflows_is_no_objectives_fault(mode):
     assert all(same[1 : 1 + params]) == (mode == "skip")
 
 
+def test_parameters_that_are_nan_have_no_score_where_losses_do_not_show_it():
+    """As a network's do whose pooling passes NaN over."""
+    task = small_tasks.lines(seen=jax.numpy.nan_to_num)
+    found = program(task, on_nonfinite="continue")
+    held_out = task.data["validation"]
+    assert all(map(math.isfinite, found.evaluate(found.state, held_out).values()))
+    params = jax.tree.map(lambda x: x * np.nan, found.state.params)
+    state = copied(found.state._replace(params=params))
+    assert all(map(math.isnan, found.evaluate(state, held_out).values()))
+    both = jax.tree.map(lambda *x: jax.numpy.stack(x), found.state, state)
+    good, bad = found.evaluate_each(both, held_out)
+    assert all(map(math.isfinite, good.values()))
+    assert all(map(math.isnan, bad.values()))
+    for streak in (1, 2):
+        state, metrics = found.step(state, next(batches(task)))
+        assert np.isfinite(metrics["loss/left"])
+        assert metrics["nonfinite"]
+        assert metrics["left+right/nonfinite"]
+        assert state.streak == streak
+
+
 def test_nothing_changes_any_more_after_so_many_in_a_row():
     found = program(LINES, nonfinite_limit=3)
     batch = next(batches(LINES))

@@ -204,6 +204,8 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step of the best checkpoint on validation, the latest of equals.
 
+        None where no score is finite.
+
         Raises:
           UnreadableError: the score of one cannot be.
         """
@@ -211,8 +213,9 @@ class Checkpoints:
         for step in self.steps():
             if wrong := self._missing(step):
                 raise UnreadableError(f"{self._named(step)} is damaged: {wrong}")
-            if (score := self._score(step)) is not None:
-                ranked.append((_rank({_METRIC: score}), step))
+            score = self._score(step)
+            if score is not None and math.isfinite(score):
+                ranked.append((score, step))
         return max(ranked)[1] if ranked else None
 
     def _score(self, step: int) -> float | None:

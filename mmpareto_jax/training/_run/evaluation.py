@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -20,7 +22,8 @@ class Evaluation(NamedTuple):
     """Compiled functions of a state and examples.
 
     Attributes:
-      one: (state, examples) -> name -> float: losses and measures of all.
+      one: (state, examples) -> name -> float: losses and measures of all; NaN where a
+        parameter is, which an accuracy need not show.
       each: (states of several runs, stacked; examples) -> what `one` gives, of each.
       features: (state, examples) -> encoder -> features [N, D] of all.
     """
@@ -50,29 +53,38 @@ def evaluation(task: Task, graphdef: Any, placement: Placement) -> Evaluation:
         outputs = outputs_of(params, rest, examples)
         return task.sums(outputs, examples, batch["mask"])
 
+    @placement.jit
+    def spoiled(params: Any) -> jax.Array:
+        is_nan = [jnp.isnan(x).any() for x in jax.tree.leaves(params)]
+        return jnp.stack([*is_nan, jnp.array(False)]).any()
+
     def one(state: TrainState, source: Source) -> dict[str, float]:
-        batches = held_out(source)
-        return scores([sums_of_batch(state.params, state.rest, x) for x in batches])
+        batches, bad = held_out(source), spoiled(state.params)
+        totals = [sums_of_batch(state.params, state.rest, x) for x in batches]
+        return scores(totals, bad)
 
     sums_of_each = jax.jit(jax.vmap(sums_of_batch, (0, 0, None)))
+    spoiled_each = jax.jit(jax.vmap(spoiled))
 
     def each(states: TrainState, source: Source) -> list[dict[str, float]]:
         batches = held_out(source)
         totals = jax.device_get(
             [sums_of_each(states.params, states.rest, x) for x in batches]
         )
+        bad = jax.device_get(spoiled_each(states.params))
         return [
-            scores(jax.tree.map(lambda x, i=i: x[i], totals))
+            scores(jax.tree.map(lambda x, i=i: x[i], totals), bad[i])
             for i in range(len(states.step))
         ]
 
-    def scores(totals: list[Any]) -> dict[str, float]:
+    def scores(totals: list[Any], bad: Any) -> dict[str, float]:
         # In float64: a count of pixels exceeds what float32 can count.
         added = jax.tree.map(
             lambda *x: sum(np.asarray(v, np.float64) for v in x), *totals
         )
         found = {k: float(x) for k, x in sorted(task.scores(added).items())}
-        return found | task.overall(found)
+        found |= task.overall(found)
+        return dict.fromkeys(found, math.nan) if bad else found
 
     def held_out(source: Source) -> Iterator[dict[str, Any]]:
         return placement.held_out(source, task.eval_batch, task.fill)

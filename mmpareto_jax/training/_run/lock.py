@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmpareto_jax._whole_files import naming
 from mmpareto_jax.training._run.damaged import say
 from mmpareto_jax.training._run.workdir import now
 
@@ -44,7 +45,8 @@ def locked(workdir: Path, name: str = "lock") -> Iterator[None]:
     made = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / name
-    descriptor = _taken(path)
+    with naming(path):
+        descriptor = _taken(path)
     _held.add(descriptor)
     try:
         yield

@@ -124,7 +124,8 @@ def train(
 
     Returns:
       The result; its ``state`` is the last one, its scores are the best checkpoint's,
-      or the latest one's in a run that was stopped before its first epoch ended.
+      or the latest one's where none has a finite score: in a run that was stopped
+      before its first epoch ended, for one.
 
     Raises:
       ValueError: the workdir holds a run and `resume` is False, or holds none, or
@@ -232,8 +233,8 @@ def evaluate(
 
     Args:
       workdir: the run's directory; the data that it was trained on must be there.
-      which: "best" on validation, or "latest". Where none was validated yet, the latest
-        stands in for the best.
+      which: "best" on validation, or "latest". Where none has a finite score yet, the
+        latest stands in for the best.
       task: what it was trained on, where that was made in Python.
       mesh: the devices, as of ``train``; not necessarily those it was trained on.
       shard: as of ``train``.
@@ -267,7 +268,7 @@ class _Run:
         self.checkpoints = Checkpoints(workdir / "checkpoints")
 
     def result(self, which: Which) -> Result:
-        """Evaluates a checkpoint; the latest where none was validated yet.
+        """Evaluates a checkpoint; the latest where none has a finite score yet.
 
         Raises:
           ValueError: there is none, or it cannot be read, and what else can be done.

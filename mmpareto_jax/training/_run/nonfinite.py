@@ -59,7 +59,8 @@ def faults_of(
 
     The losses and norms of the gradients are there already. What is written is looked
     at as it will be: an update may overflow where all gradients are finite. A number
-    that was not finite before the step (a mask's infinity) may stay so.
+    that was not finite before the step (a mask's infinity) may stay so, but for a
+    parameter that is NaN.
 
     Args:
       groups: which objectives act on which parameters.
@@ -144,8 +145,18 @@ def _of_group(
 
 
 def _spoiled(new: Mapping[str, Any], old: Mapping[str, Any]) -> Flags:
-    """Name -> whether a number is not finite that was."""
-    return {k: jnp.any(~jnp.isfinite(x) & jnp.isfinite(old[k])) for k, x in new.items()}
+    """Name -> whether a number is not finite that was, or a parameter is NaN.
+
+    A step that goes on from NaN is no better than the one that led there, even where a
+    loss does not show it: a maximum may pass NaN over.
+    """
+    found = {}
+    for name, x in new.items():
+        bad = jnp.isfinite(old[name])
+        if name.startswith(_PARAMS):
+            bad |= jnp.isnan(x)
+        found[name] = jnp.any(~jnp.isfinite(x) & bad)
+    return found
 
 
 def _written(state: TrainState) -> dict[str, Any]:

@@ -79,7 +79,8 @@ def claim(
     if resume:
         refuse_other_task(workdir, task)
         record = read_record(path)
-        record["resumed"] = [*record.get("resumed", ()), began]
+        before = record.get("resumed")
+        record["resumed"] = [*(before if isinstance(before, list) else ()), began]
     else:
         workdir.mkdir(parents=True, exist_ok=True)
         record = {"config": config.to_dict(), **_of_task(task), **began}
@@ -134,9 +135,12 @@ def read_config(workdir: str | Path) -> Config:
     path = Path(workdir) / "config.json"
     if not path.exists():
         raise ValueError(f"workdir {workdir}: holds no run (no config.json)")
+    values = read_record(path).get("config")
     try:
-        return Config(**renamed(json.loads(path.read_text())["config"]))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        if not isinstance(values, dict):
+            raise TypeError("holds no config")
+        return Config(**renamed(values))
+    except (ValueError, TypeError) as error:
         raise ValueError(
             f"workdir {workdir}: unreadable config.json: {error}"
         ) from None
