@@ -10,6 +10,7 @@ import numpy as np
 
 from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax._gramians.linalg import psd_solve
+from mmpareto_jax.weightings._arguments import check_vector
 from mmpareto_jax.weightings._preference import preference_of
 from mmpareto_jax.weightings._weighting import Weighting, of_rows
 
@@ -45,6 +46,7 @@ def config(preference: Sequence[float] | jax.Array | None = None) -> Weighting:
       Liu et al., ConFIG: Towards Conflict-free Training of Physics Informed Neural
       Networks, ICLR 2025, https://arxiv.org/abs/2408.11104, equation 2.
     """
+    check_vector("config", "preference", preference)
 
     def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
         p = preference_of("config", preference, gramian, default=1.0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax.weightings._arguments import check_vector
 from mmpareto_jax.weightings._weighting import Weighting
 
 
@@ -30,9 +31,10 @@ def constant(weights: Sequence[float] | jax.Array) -> Weighting:
       >>> print(weights)
       [1.  0.5]
     """
+    if weights is None:
+        raise TypeError("constant: weights must be a vector of numbers, got None.")
+    check_vector("constant", "weights", weights)
     vector = jnp.asarray(weights)
-    if vector.ndim != 1:
-        raise ValueError(f"constant: weights must be [K], got shape {vector.shape}.")
 
     def init(num: int) -> tuple[()]:
         if num != len(vector):

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax.weightings._arguments import check_at_least, check_vector
 from mmpareto_jax.weightings._dual_cone import of_projections, project
 from mmpareto_jax.weightings._preference import preference_of
-from mmpareto_jax.weightings._weighting import Weighting, check_at_least
+from mmpareto_jax.weightings._weighting import Weighting
 
 
 def dualproj(
@@ -46,6 +47,7 @@ def dualproj(
       2017, https://arxiv.org/abs/1706.08840, equation 11.
     """
     check_at_least("dualproj", "reg_eps", reg_eps, 0)
+    check_vector("dualproj", "preference", preference)
 
     def weights(gramian: jax.Array, rows: jax.Array) -> tuple[jax.Array, SolverReport]:
         default = 1.0 / len(gramian)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmpareto_jax.weightings._arguments import check_optimizer, check_vector
 from mmpareto_jax.weightings._preference import preference_of
 from mmpareto_jax.weightings._weighting import (
     Learned,
@@ -76,6 +77,8 @@ def famo(
       Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023,
       https://arxiv.org/abs/2306.03792, algorithm 1.
     """
+    check_optimizer("famo", optimizer)
+    check_vector("famo", "minimum", minimum)
     if optimizer is None:
         optimizer = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))
 

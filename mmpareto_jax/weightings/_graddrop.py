@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax._gradients.dtypes import wide
+from mmpareto_jax.weightings._arguments import check_integer, check_vector
 from mmpareto_jax.weightings._weighting import (
     Aggregator,
     RandomState,
@@ -54,6 +55,8 @@ def graddrop(
       Chen et al., Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign
       Dropout, NeurIPS 2020, https://arxiv.org/abs/2010.06808, algorithm 1.
     """
+    check_vector("graddrop", "leak", leak)
+    check_integer("graddrop", "seed", seed)
 
     def init(leaves: Sequence[jax.ShapeDtypeStruct]) -> RandomState:
         num = leaves[0].shape[0]

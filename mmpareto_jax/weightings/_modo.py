@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpareto_jax.weightings._arguments import check_at_least
 from mmpareto_jax.weightings._simplex import on_simplex
-from mmpareto_jax.weightings._weighting import Weighting, check_at_least
+from mmpareto_jax.weightings._weighting import Weighting
 
 
 class MoDoState(NamedTuple):
