@@ -52,6 +52,7 @@ from mmpareto_jax.training._run.workdir import (
     refuse_other_task,
     unclaim,
     versions,
+    workdir_of,
     write_result,
 )
 from mmpareto_jax.training._run.writers import JsonLines, TensorBoard
@@ -245,7 +246,11 @@ def evaluate(
         checkpoint, or one that is damaged or has other parameters; or the data are not
         there.
     """
-    workdir = Path(workdir)
+    if which not in ("best", "latest"):
+        raise ValueError(f"which: expected best or latest, got {which!r:.60}")
+    if not isinstance(task, Task | None):
+        raise TypeError(f"task: expected a Task, got {type(task).__name__}")
+    workdir = workdir_of("evaluate", workdir)
     placement = placement_of(mesh, shard)
     run = _Run(workdir, read_config(workdir), task, placement)
     refuse_other_task(workdir, run.task)
@@ -340,8 +345,11 @@ def _check_types(task: Any, config: Any, workdir: Any, callbacks: Any) -> None:
             "train: expected (config, workdir) or (task, config, workdir), a Task, a "
             f"Config and a path, got {found}"
         )
-    for callback in [callbacks] if isinstance(callbacks, Callback) else callbacks:
-        if callback is callbacks or not isinstance(callback, Callback):
+    if not str(workdir) or "\0" in str(workdir):
+        raise ValueError(f"workdir: expected a path, got {str(workdir)!r}")
+    several = isinstance(callbacks, Sequence) and not isinstance(callbacks, str)
+    for callback in callbacks if several else [callbacks]:
+        if not isinstance(callback, Callback) or not several:
             raise TypeError(
                 "train: callbacks: expected a list of training.Callback, got "
                 f"{type(callback).__name__}"
