@@ -100,7 +100,7 @@ def test_a_fusion_that_cannot_be_says_so(fusion, number):
         task = training.classification(
             dict.fromkeys(SPLITS, arrays), fusion=fusion, width=8
         )
-        batch = jax.eval_shape(lambda: arrays)
+        batch = jax.eval_shape(dict, arrays)
 
         def logits(batch, task=task):
             return task.outputs(task.make_model(nnx.Rngs(0)), batch).logits
