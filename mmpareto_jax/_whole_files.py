@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+# Bytes of a small file: a config, a record, a score.
+SMALL = 2**26
 
 
 @contextlib.contextmanager
@@ -22,6 +27,43 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno is None or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_plain(path: Path, limit: int | None = SMALL) -> None:
+    """Refuses what is not to be opened: it could block, or fill the memory.
+
+    Raises:
+      OSError: there is no such file.
+      ValueError: a directory, a pipe or a device, or too large; does not name it.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("is no plain file")
+    if limit is not None and found.st_size > limit:
+        raise ValueError(f"{found.st_size} bytes, more than the limit of {limit}")
+
+
+def read_json(
+    path: Path,
+    limit: int = SMALL,
+    pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
+    """What a file of JSON holds.
+
+    Args:
+      path: of the file.
+      limit: of its bytes.
+      pairs: what makes an object of its names and values; by default a dict.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: as of `check_plain`, or it is no JSON; does not name it.
+    """
+    check_plain(path, limit)
+    try:
+        return json.loads(path.read_text("utf-8"), object_pairs_hook=pairs)
+    except RecursionError:
+        raise ValueError("values are nested too deep") from None
 
 
 @contextlib.contextmanager

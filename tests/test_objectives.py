@@ -622,7 +622,7 @@ def grads_of(fun, params=None, **kwargs):
     [
         (lambda p: jnp.sum(p["w"]), ValueError, r"or an array \[K\], got an array of"),
         (lambda p: p["w"][None], ValueError, r"got an array of shape \(1, 2\)"),
-        (lambda p: [jnp.sum(p["w"])], ValueError, "got <class 'list'>"),
+        (lambda p: [jnp.sum(p["w"])], ValueError, "got list"),
         (lambda p: {}, ValueError, "it returned no loss"),
         (lambda p: {"a": p["w"]}, ValueError, r"loss 'a' must be a scalar, got shape"),
         (lambda p: {"a": 1}, TypeError, "loss 'a' must be real and floating, got int"),

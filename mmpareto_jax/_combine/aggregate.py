@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax._combine.checks import check_axes, check_leaves
+from mmpareto_jax._combine.checks import (
+    check_axes,
+    check_leaves,
+    check_rule,
+    check_state,
+    named_arrays,
+    names_of_axes,
+)
 from mmpareto_jax._combine.extras import Extras
 from mmpareto_jax._combine.kinds import Group, OfLeaf, Weighs, Weights, kind_of
 from mmpareto_jax._combine.state import AggregateState, nothing_seen, seen
@@ -20,6 +27,7 @@ from mmpareto_jax._gradients.groups import (
     as_groups,
     named_leaves,
 )
+from mmpareto_jax._gradients.losses import check_function
 from mmpareto_jax._gradients.manual import vary, varying_axes
 from mmpareto_jax._gramians.exactly import exactly
 from mmpareto_jax._gramians.gramian import (
@@ -77,8 +85,8 @@ def aggregate(
       unchanged; one of none, [0, \*param.shape], becomes zero.
 
     Raises:
-      TypeError: `objectives` is of another type; in ``update``, a leaf is not real
-        and floating.
+      TypeError: `weighting` is no rule, or `objectives` of another type; in
+        ``update``, a leaf is not real and floating, or the state not that of ``init``.
       ValueError: K < 1; in ``update``, a leaf is not stacked as its group asks,
         belongs to none, or varies over an axis that `axis_name` does not mention; the
         leaf is named by its path.
@@ -100,12 +108,14 @@ def aggregate(
       >>> print(updates)
       [-0.05 -0.15]
     """
+    check_rule(weighting)
     if leaf_magnitude is None:
         return transformation(
             weighting, objectives, axis_name=axis_name, diagnostics=diagnostics
         )
     if not isinstance(weighting, Weighting):
         raise TypeError("aggregate: leaf_magnitude needs a Weighting.")
+    check_function(leaf_magnitude, "aggregate", "leaf_magnitude")
 
     def of_leaf(gramian: jax.Array, weights: jax.Array, rows: jax.Array) -> jax.Array:
         common, scale = in_one_scale(gramian, rows), jnp.max(rows)
@@ -180,7 +190,7 @@ def transformation(
     groups = as_groups(objectives, "aggregate")
     kind = kind_of(weighting, of_leaf, groups)
     read, weighs = diagnostics or kind.reads_gramians, isinstance(kind, Weighs)
-    axis_names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
+    axis_names = names_of_axes(axis_name, "aggregate")
 
     def check(path: str, leaf: jax.Array) -> None:
         if axis_name is None or axis_names:
@@ -188,7 +198,7 @@ def transformation(
 
     def init(params: optax.Params) -> AggregateState:
         sizes, zeros = {}, {}
-        for name, leaves in _by_group(groups, named_leaves(params)).items():
+        for name, leaves in _by_group(groups, named_arrays(params)).items():
             num, own = len(groups.groups[name]), leaves.values()
             sizes[name] = [jax.ShapeDtypeStruct((num, *x.shape), x.dtype) for x in own]
             zeros[name] = nothing_seen(num, wide(*own), has_weights=weighs)
@@ -204,6 +214,7 @@ def transformation(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> Combined:
+        check_state(state)
         leaves = named_leaves(updates)
         by_group = _by_group(groups, leaves)
         check_leaves(groups, leaves, params)
@@ -250,6 +261,7 @@ def transformation(
         gramians: Mapping[str, Gramians], state: AggregateState, **extra_args: Any
     ) -> tuple[dict[str, Weights], jax.Array | None, AggregateState]:
         assert isinstance(kind, Weighs)
+        check_state(state)
         extras = Extras(groups, extra_args)
         shared, rule_state = kind.begin(extras, state.weighting)
         weights: dict[str, Weights] = {}

@@ -9,11 +9,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmpareto_jax._combine.combined_grads import CombinedGrads, combined_grads
+from mmpareto_jax._combine.combined_grads import (
+    CombinedGrads,
+    check_combination,
+    combined_grads,
+)
 from mmpareto_jax._combine.custom_gradient import with_combined_gradient
 from mmpareto_jax._combine.program import has_scope, program_of
 from mmpareto_jax._gradients.backward import is_pulled
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree
+from mmpareto_jax._gradients.losses import check_function
 
 # By this it is recognised within another one.
 _SCOPE = "mmp.as_loss"
@@ -171,6 +176,13 @@ def as_loss(
       >>> print(value, sum(losses_fn(params, x).values()))
       10.440461 10.440461
     """
+    if not isinstance(groups, ObjectiveGroups | None):
+        raise TypeError(
+            "as_loss: `groups` must be an ObjectiveGroups or None, got "
+            f"{type(groups).__name__}."
+        )
+    check_function(losses_fn, "as_loss", "losses_fn")
+    check_combination(combination, "as_loss")
     own = combination if groups is None else lambda _: combination(groups)
 
     def combine(losses_fn: Callable[..., Any]) -> CombinedGrads:

@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax._combine.state import AggregateState
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree, named_leaves
 from mmpareto_jax._gradients.manual import varying_axes
 from mmpareto_jax._gramians.gramian import check_stacked
+from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
+
+
+def check_rule(rule: Any) -> None:
+    """Raises unless it is a rule, and not what makes one."""
+    if not isinstance(rule, Weighting | LossWeighting | Aggregator):
+        raise TypeError(
+            "aggregate: weighting must be a rule, as mmp.weightings.mgda() returns "
+            f"one, got {type(rule).__name__}."
+        )
+
+
+def check_state(state: Any) -> None:
+    """Raises unless it is a state of an aggregation."""
+    if not isinstance(state, AggregateState):
+        raise TypeError(
+            "aggregate: the state must be the AggregateState that init returns, got "
+            f"{type(state).__name__}."
+        )
+
+
+def named_arrays(params: PyTree) -> list[tuple[str, Any]]:
+    """The parameters by their paths; raises unless they are arrays."""
+    named = named_leaves(params)
+    for path, leaf in named:
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise TypeError(
+                f"aggregate: parameter {path!r} must be an array, got "
+                f"{type(leaf).__name__}."
+            )
+    return named
+
+
+def names_of_axes(
+    axis_name: str | Sequence[str] | None, caller: str
+) -> tuple[str, ...]:
+    """The mesh axes that an argument names; raises unless they are names."""
+    found = (axis_name,) if isinstance(axis_name, str) else axis_name
+    if found is None:
+        return ()
+    named = isinstance(found, Sequence | set | frozenset)
+    if not (named and all(isinstance(name, str) for name in found)):
+        raise TypeError(
+            f"{caller}: axis_name must be the name of a mesh axis, or several, got "
+            f"{axis_name!r:.60}."
+        )
+    return tuple(found)
 
 
 def check_axes(

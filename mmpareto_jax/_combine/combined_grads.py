@@ -8,11 +8,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import optax
 
+from mmpareto_jax import weightings
 from mmpareto_jax._combine.aggregate import Aggregation
 from mmpareto_jax._combine.refresh import Refresh, RefreshState, every_of
 from mmpareto_jax._combine.weighted_pass import Step, unread_gramians
 from mmpareto_jax._gradients.backward import pull_back
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree
+from mmpareto_jax._gradients.losses import check_function
 from mmpareto_jax._gradients.objectives import (
     bound,
     check_params,
@@ -135,7 +137,8 @@ def combined_grads(
         raise ValueError(
             f"combined_grads: `length` must be 'guarded' or 'free', got {length!r}."
         )
-    _check_function(combination)
+    check_function(losses_fn, "combined_grads", "losses_fn")
+    check_combination(combination, "combined_grads")
     schedule = every_of(every)
     refresh = schedule and Refresh(schedule, length == "guarded", keep)
 
@@ -143,7 +146,7 @@ def combined_grads(
         return objective_groups(losses_fn, params, *args, has_aux=has_aux, **kwargs)
 
     def init(params: PyTree, *args: Any, **kwargs: Any) -> PyTree:
-        transformation = combination(groups(params, *args, **kwargs))
+        transformation = transformation_of(combination, groups(params, *args, **kwargs))
         if refresh is None or not _reads(transformation):
             return transformation.init(params)
         return refresh.init(_aggregation(transformation, "every"), params)
@@ -154,7 +157,7 @@ def combined_grads(
         check_params(params, "combined_grads")
         pulled = pull_back(bound(losses_fn, args, kwargs), params, has_aux)
         found = groups_found(pulled, params)
-        transformation = combination(found)
+        transformation = transformation_of(combination, found)
         # They may be its own, of layers for example.
         own = getattr(transformation, "groups", found)
         rows = rows_as_given(own, pulled.names, params, pulled.rows, "combined_grads")
@@ -185,17 +188,33 @@ def combined_grads(
     return CombinedGrads(groups, init, value_and_grads)
 
 
-def _check_function(combination: Any) -> None:
-    if isinstance(combination, Weighting | LossWeighting | Aggregator):
+def check_combination(combination: Any, caller: str) -> None:
+    """Raises unless it can be a function from groups to a transformation."""
+    is_rule = isinstance(combination, Weighting | LossWeighting | Aggregator)
+    if is_rule or any(combination is x for x in vars(weightings).values()):
         raise TypeError(
-            "combined_grads: `combination` must be a function of groups; of a rule "
+            f"{caller}: `combination` must be a function of groups; of a rule "
             "make one by functools.partial(mmp.aggregate, rule)."
         )
     if isinstance(combination, optax.GradientTransformation):
         raise TypeError(
-            "combined_grads: `combination` must be a function of groups: mmp.mmpareto "
+            f"{caller}: `combination` must be a function of groups: mmp.mmpareto "
             "itself, not what it returns."
         )
+    check_function(combination, caller, "combination")
+
+
+def transformation_of(
+    combination: Callable[..., Any], groups: ObjectiveGroups
+) -> optax.GradientTransformationExtraArgs:
+    """What a combination makes of groups; raises unless that is a transformation."""
+    made = combination(groups)
+    if not isinstance(made, optax.GradientTransformation):
+        raise TypeError(
+            "combined_grads: `combination` must return an "
+            f"optax.GradientTransformation, got {type(made).__name__}."
+        )
+    return made
 
 
 def _reads(transformation: Any) -> bool:

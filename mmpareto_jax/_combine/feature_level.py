@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmpareto_jax._combine.combined_grads import check_combination
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree, named_leaves
-from mmpareto_jax._gradients.losses import split_aux
+from mmpareto_jax._gradients.losses import check_function, split_aux
 from mmpareto_jax._gradients.objectives import (
+    check_pullback,
     objective_groups,
     value_and_objective_grads,
 )
@@ -87,7 +89,9 @@ def feature_level(
       optimiser; no ``mmpareto`` comes after it.
 
     Raises:
-      ValueError: what ``objective_groups`` raises, when the functions are called.
+      TypeError: a function that is none.
+      ValueError: an unknown `pullback`; what ``objective_groups`` raises, when the
+        functions are called.
 
     Example:
       >>> import jax.numpy as jnp
@@ -110,6 +114,10 @@ def feature_level(
       Sener & Koltun, `Multi-Task Learning as Multi-Objective Optimization
       <https://arxiv.org/abs/1810.04650>`_, NeurIPS 2018, section 3.3.
     """
+    check_function(features_fn, "feature_level", "features_fn")
+    check_function(losses_fn, "feature_level", "losses_fn")
+    check_combination(combination, "feature_level")
+    check_pullback(pullback, "feature_level")
 
     def of_features(params: PyTree, *args: Any) -> tuple[PyTree, Any]:
         out = features_fn(params, *args)

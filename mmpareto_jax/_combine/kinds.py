@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mmpareto_jax._combine.extras import Extras
 from mmpareto_jax._gradients.groups import ObjectiveGroups
+from mmpareto_jax._gradients.losses import as_array
 from mmpareto_jax._gramians.gramian import Gramians, combine
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
 from mmpareto_jax.weightings._weighting import Rule, for_names, kept
@@ -154,6 +155,22 @@ def _own(state: State, group: str) -> State:
     return state[group]
 
 
+def _weights_of(found: Any, num: int) -> tuple[jax.Array, State]:
+    """What a rule returns; raises unless that is [K] weights and a state."""
+    if not (isinstance(found, tuple) and len(found) == 2):
+        raise TypeError(
+            "aggregate: the rule must return a pair (weights, state), got "
+            f"{type(found).__name__}."
+        )
+    weights, state = found
+    array = as_array("aggregate", "the weights of the rule", weights)
+    if array.shape != (num,):
+        raise ValueError(
+            f"aggregate: the rule must return weights [{num}], got {array.shape}."
+        )
+    return array, state
+
+
 class _OfGramian(_PerGroup, Weighs):
     """Weights from the Gramian."""
 
@@ -177,7 +194,8 @@ class _OfGramian(_PerGroup, Weighs):
         more = extras.of_group(rule, *group)
         of_rows = "rows" in more
         given = g.total if of_rows else g.common(g.total)
-        weights, after = rule.weights(given, _own(state, name), **more)
+        found = rule.weights(given, _own(state, name), **more)
+        weights, after = _weights_of(found, len(g.rows))
         weights = weights if of_rows else weights * g.rows
         each = None
         if self.of_leaf is not None:
@@ -232,7 +250,9 @@ class _OfLosses(Weighs):
 
     def begin(self, extras: Extras, state: State) -> tuple[State, State]:
         losses, more = extras.of_losses(self.rule)
-        weights, after = self.rule.weights(losses, state, **more)
+        weights, after = _weights_of(
+            self.rule.weights(losses, state, **more), len(losses)
+        )
         return weights, kept(jnp.isfinite(losses).all(), after, state)
 
     def weigh(

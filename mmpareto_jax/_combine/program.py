@@ -54,6 +54,14 @@ def program_of(
       TypeError: as ``outputs`` and ``split_aux``.
       ValueError: as ``outputs``; or a parameter is changed, without aux to tell of it.
     """
+    named = named_leaves(params)
+    if not named:
+        raise ValueError("as_loss: the parameters have no arrays.")
+    for path, x in named:
+        if not (hasattr(x, "dtype") or isinstance(x, int | float | complex)):
+            raise TypeError(
+                f"as_loss: parameter {path!r} must be an array, got {type(x).__name__}."
+            )
     leaves, structure = jax.tree.flatten(params)
     arrays, rebuild = split_arrays((args, kwargs))
     names: tuple[str, ...] = ()

@@ -10,7 +10,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmpareto_jax._gradients.groups import PyTree, named_leaves
-from mmpareto_jax._gradients.losses import by_name, named_scalars, split_aux, stacked
+from mmpareto_jax._gradients.losses import (
+    by_name,
+    check_function,
+    named_scalars,
+    split_aux,
+    stacked,
+)
 from mmpareto_jax.weightings import LossWeighting
 from mmpareto_jax.weightings._weighting import for_names, kept
 
@@ -67,6 +73,8 @@ def scalarize(
             "scalarize: weighting must be a LossWeighting, which needs no gradients, "
             f"got {type(weighting).__name__}."
         )
+
+    check_function(fun, "scalarize", "fun")
 
     def loss(
         params: PyTree, state: Any, *args: Any, **kwargs: Any

@@ -7,10 +7,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import PyTree, named_leaves
+from mmpareto_jax._gradients.losses import check_function
 
 Args = ParamSpec("Args")
 Values = TypeVar("Values")
@@ -61,6 +63,10 @@ def accumulate(
       >>> print(grads)
       [-1.  5.]
     """
+    check_function(value_and_grads, "accumulate", "value_and_grads")
+    for name, x in (("num_micro_batches", num_micro_batches), ("argnum", argnum)):
+        if not isinstance(x, int | np.integer):
+            raise TypeError(f"accumulate: {name} must be an integer, got {x!r:.60}.")
     if num_micro_batches < 1:
         raise ValueError(
             f"accumulate: num_micro_batches must be >= 1, got {num_micro_batches}."

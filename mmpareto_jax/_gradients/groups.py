@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -32,6 +32,7 @@ class ObjectiveGroups:
         are written as ``encoder/layers/0/kernel``; the longest prefix decides.
 
     Raises:
+      TypeError: objectives that are no sequence of names, or no mapping of them.
       ValueError: an objective or a group that is not named, or one named twice.
 
     Example:
@@ -55,6 +56,11 @@ class ObjectiveGroups:
     members: Mapping[str, str]
 
     def __post_init__(self) -> None:
+        _check_names("objectives", self.objectives)
+        _check_mapping("groups", self.groups)
+        _check_mapping("members", self.members)
+        for name, objectives in self.groups.items():
+            _check_names(f"the objectives of group {name!r}", objectives)
         if len(set(self.objectives)) < len(self.objectives):
             raise ValueError(
                 f"ObjectiveGroups: objectives must differ, got {self.objectives}."
@@ -97,6 +103,7 @@ class ObjectiveGroups:
         Returns:
           The groups, named by their prefixes.
         """
+        _check_mapping("prefixes", prefixes)
         return cls._make({p: p for p in prefixes}, prefixes, objectives)
 
     @classmethod
@@ -126,12 +133,11 @@ class ObjectiveGroups:
         groups: Mapping[str, Sequence[str]],
         objectives: Sequence[str] | None,
     ) -> ObjectiveGroups:
+        _check_mapping("groups", groups)
         for name, names in groups.items():
-            if isinstance(names, str):
-                raise ValueError(
-                    f"ObjectiveGroups: the objectives of group {name!r} must be a "
-                    f"sequence of names, got the string {names!r}."
-                )
+            _check_names(f"the objectives of group {name!r}", names)
+        if objectives is not None:
+            _check_names("objectives", objectives)
         seen = dict.fromkeys(o for names in groups.values() for o in names)
         return cls(
             tuple(seen) if objectives is None else tuple(objectives),
@@ -176,6 +182,23 @@ class ObjectiveGroups:
         widths = [max(len(row[i]) for row in table) for i in range(2)]
         lines = (f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in table)
         return "\n".join(line.rstrip() for line in lines)
+
+
+def _check_names(what: str, names: Any) -> None:
+    """Raises TypeError for anything but a sequence of names."""
+    several = isinstance(names, Iterable) and not isinstance(names, str)
+    if not (several and all(isinstance(name, str) for name in names)):
+        raise TypeError(
+            f"ObjectiveGroups: {what} must be a sequence of names, got {names!r:.60}."
+        )
+
+
+def _check_mapping(what: str, value: Any) -> None:
+    """Raises TypeError for anything but a mapping."""
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"ObjectiveGroups: {what} must be a mapping, got {type(value).__name__}."
+        )
 
 
 def as_groups(objectives: Objectives, caller: str) -> ObjectiveGroups:

@@ -11,6 +11,14 @@ import jax.numpy as jnp
 from mmpareto_jax._gradients.dtypes import wide
 
 
+def check_function(function: Any, caller: str, argument: str) -> None:
+    """Raises unless it can be called."""
+    if not callable(function):
+        raise TypeError(
+            f"{caller}: `{argument}` must be a function, got {type(function).__name__}."
+        )
+
+
 def named_scalars(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
     """The names and the values of the losses, in the function's own order.
 
@@ -33,7 +41,11 @@ def outputs(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
     """
     if isinstance(losses, Mapping):
         found = _by_text("objective function", "losses", losses)
-        names, values = tuple(found), [jnp.asarray(x) for x in found.values()]
+        names = tuple(found)
+        values = [
+            as_array("objective function", f"loss {name!r}", x)
+            for name, x in found.items()
+        ]
     elif isinstance(losses, jax.Array) and losses.ndim == 1:
         names = tuple(str(k) for k in range(losses.shape[0]))
         values = [losses]
@@ -42,7 +54,11 @@ def outputs(losses: Any) -> tuple[tuple[str, ...], list[jax.Array]]:
         raise ValueError(
             "objective function: it must return a mapping of scalar "
             "losses or an array [K], got "
-            + (f"an array of shape {got}." if got is not None else f"{type(losses)}.")
+            + (
+                f"an array of shape {got}."
+                if got is not None
+                else f"{type(losses).__name__}."
+            )
         )
     if not names:
         raise ValueError("objective function: it returned no loss.")
@@ -108,19 +124,38 @@ def by_name(
             )
         values = [found[name] for name in names]
     else:
-        values = jnp.asarray(values)
+        values = as_array(caller, argument, values)
         if values.shape != (len(names),):
             raise ValueError(
                 f"{caller}: {argument} must be a scalar for each of the losses "
                 f"{names}, got shape {values.shape}."
             )
+    scalars = []
     for name, x in zip(names, values, strict=True):
-        if jnp.shape(x):
+        scalars.append(as_array(caller, f"{name!r} of {argument}", x))
+        if jnp.iscomplexobj(scalars[-1]):
+            raise TypeError(f"{caller}: {name!r} of {argument} must be real, got {x}.")
+        if scalars[-1].shape:
             raise ValueError(
                 f"{caller}: {name!r} of {argument} must be a scalar, got shape "
-                f"{jnp.shape(x)}."
+                f"{scalars[-1].shape}."
             )
-    return stacked(list(values))
+    return stacked(scalars)
+
+
+def as_array(caller: str, argument: str, value: Any) -> jax.Array:
+    """What should be numbers, as an array.
+
+    Raises:
+      TypeError: it is something else; says what.
+    """
+    try:
+        if value is not None:
+            return jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, jax.errors.JAXTypeError):
+            raise
+    raise TypeError(f"{caller}: {argument} must be numbers, got {value!r:.60}.")
 
 
 def _by_text(caller: str, argument: str, values: Mapping[Any, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mmpareto_jax._gradients.groups import (
     named_leaves,
 )
 from mmpareto_jax._gradients.lanes import gradient
+from mmpareto_jax._gradients.losses import check_function
 from mmpareto_jax._gradients.pullback import Pullback
 from mmpareto_jax._gradients.reach import Rows
 
@@ -77,9 +78,10 @@ def value_and_objective_grads(
       times the shared parameters.
 
     Raises:
-      TypeError: a parameter, or a loss, is not real and floating.
-      ValueError: the losses are neither a mapping of scalars nor a vector; `groups`
-        names other objectives than `fun` returns, or disagrees with what they reach.
+      TypeError: a parameter, or a loss, is not real and floating; `fun` is no function.
+      ValueError: no parameter; the losses are neither a mapping of scalars nor a
+        vector; `groups` names other objectives than `fun` returns, or disagrees with
+        what they reach.
 
     Example:
       >>> import jax.numpy as jnp
@@ -100,6 +102,7 @@ def value_and_objective_grads(
       >>> print(grads["head"])  # joint alone
       [[2. 4.]]
     """
+    check_function(fun, "value_and_objective_grads", "fun")
     check_pullback(pullback, "value_and_objective_grads")
     named = None if groups is None else as_groups(groups, "value_and_objective_grads")
     dense = not isinstance(groups, ObjectiveGroups)
@@ -175,6 +178,7 @@ def objective_groups(
       joint           joint            head
       none            -                unused
     """
+    check_function(fun, "objective_groups", "fun")
     dynamic, rebuild = split_arrays((args, kwargs))
     found: list[ObjectiveGroups] = []
 
@@ -250,8 +254,11 @@ def rows_as_given(
 
 
 def check_params(params: PyTree, caller: str) -> None:
-    """Raises unless all parameters are real floating arrays."""
-    for path, leaf in named_leaves(params):
+    """Raises unless there are parameters, and all are real floating arrays."""
+    named = named_leaves(params)
+    if not named:
+        raise ValueError(f"{caller}: the parameters have no arrays.")
+    for path, leaf in named:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(

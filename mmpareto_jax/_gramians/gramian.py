@@ -110,9 +110,11 @@ def gramian(grads: PyTree) -> jax.Array:
     leaves = named_leaves(grads)
     if not leaves:
         raise ValueError("gramian: the tree has no leaves.")
-    first = jnp.shape(leaves[0][1])
+    first: tuple[int, ...] = getattr(leaves[0][1], "shape", ())
     for path, leaf in leaves:
         check_stacked("gramian", path, leaf, first[0] if first else 1)
+    if first[0] < 1:
+        raise ValueError(f"gramian: expected a row per objective, got shape {first}.")
     arrays = [jnp.asarray(leaf) for _, leaf in leaves]
     found: jax.Array = functools.reduce(
         operator.add, [leaf_gramian(x, wide(*arrays)) for x in arrays]
@@ -279,6 +281,11 @@ def combine(
 
 def check_stacked(caller: str, path: str, leaf: jax.Array, num: int) -> None:
     """Raises unless `leaf` is a real floating array [num, ...]."""
+    known = hasattr(leaf, "dtype") or isinstance(leaf, int | float | complex)
+    if not known:
+        raise TypeError(
+            f"{caller}: leaf {path!r} must be an array, got {type(leaf).__name__}."
+        )
     dtype = jnp.result_type(leaf)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(

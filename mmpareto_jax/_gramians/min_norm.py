@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gradients.dtypes import wide
+from mmpareto_jax._gradients.losses import as_array
 from mmpareto_jax._gramians.active_set import nonnegative_qp
 from mmpareto_jax._gramians.exactly import exactly
 from mmpareto_jax._gramians.gramian import in_one_scale, norms_of
@@ -72,7 +73,8 @@ def min_norm_weights(
       zero is itself the min-norm point. Where the Gramian is not finite they are NaN.
 
     Raises:
-      ValueError: not a square matrix.
+      TypeError: not real numbers.
+      ValueError: not a square matrix; or `among` is not bool [K].
 
     Example:
       >>> import jax.numpy as jnp
@@ -87,7 +89,17 @@ def min_norm_weights(
       interior-point algorithms for linear least squares problems with nonnegative
       variables, Mathematics of Computation, 1994.
     """
-    return exactly(min_norm)(gramian, among=among).weights
+    matrix = as_array("min_norm_weights", "gramian", gramian)
+    if jnp.iscomplexobj(matrix):
+        raise TypeError(f"min_norm_weights: gramian must be real, got {matrix.dtype}.")
+    if among is not None:
+        among = as_array("min_norm_weights", "among", among)
+        if among.shape != matrix.shape[:1] or among.dtype != bool:
+            raise ValueError(
+                f"min_norm_weights: among must be bool {list(matrix.shape[:1])}, got "
+                f"{among.dtype} {list(among.shape)}."
+            )
+    return exactly(min_norm)(matrix, among=among).weights
 
 
 def min_norm(

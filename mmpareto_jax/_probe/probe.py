@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmpareto_jax._combine.checks import check_axes
+from mmpareto_jax._combine.checks import check_axes, names_of_axes
 from mmpareto_jax._gradients.backward import pull_back
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree, named_leaves
 from mmpareto_jax._gradients.lanes import in_order
+from mmpareto_jax._gradients.losses import as_array, check_function
 from mmpareto_jax._gradients.objectives import (
     bound,
     check_params,
@@ -108,13 +109,14 @@ def probe(
       >>> print(found.groups["left+right"].update_raises)
       [False False]
     """
+    check_function(losses_fn, "probe", "losses_fn")
     check_pullback(pullback, "probe")
     if groups is not None and not isinstance(groups, ObjectiveGroups):
         raise TypeError(
             "probe: `groups` must be an ObjectiveGroups or None, got "
             f"{type(groups).__name__}."
         )
-    axis_names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
+    axis_names = names_of_axes(axis_name, "probe")
 
     def look(
         params: PyTree, *args: Any, update: PyTree | None = None, **kwargs: Any
@@ -224,7 +226,7 @@ def _like(named: Sequence[tuple[str, Any]], update: PyTree) -> list[jax.Array]:
         raise ValueError("probe: `update` must be a tree like the parameters.")
     found = []
     for (path, leaf), (_, param) in zip(given, named, strict=True):
-        step = jnp.asarray(leaf)
+        step = as_array("probe", f"`update` at {path!r}", leaf)
         if step.shape != param.shape:
             raise ValueError(
                 f"probe: `update` has shape {step.shape} at {path!r}, and the "

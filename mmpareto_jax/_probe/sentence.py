@@ -32,6 +32,7 @@ def summarize(probes: Probe | Iterable[Probe | Mapping[str, Any]]) -> str:
       The sentence.
 
     Raises:
+      TypeError: something else than probes.
       ValueError: no probe.
 
     Example:
@@ -66,7 +67,14 @@ def summarize(probes: Probe | Iterable[Probe | Mapping[str, Any]]) -> str:
 
 def _apart(probes: Probe | Iterable[Any]) -> Sequence[Any]:
     if not isinstance(probes, Probe):
-        return list(probes)
+        several = list(probes) if isinstance(probes, Iterable) else [probes]
+        for x in several:
+            if not isinstance(x, Probe | Mapping):
+                raise TypeError(
+                    "summarize: expected probes, or what Probe.scalars gave, got "
+                    f"{type(x).__name__}."
+                )
+        return several
     if probes.whole.norms.ndim == 1:
         return [probes]
     host = jax.device_get(probes)

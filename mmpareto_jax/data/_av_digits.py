@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ._digit_images import NUM_CLASSES, embedded_digits
 from ._features import log_mel, standardise
-from ._split import SPLITS, Split, check_request, check_split
+from ._split import SPLITS, Split, check_number, check_request, check_split
 
 _NUM_SAMPLES = 5120  # 0.64 s at 8 kHz, longer than every clip; 32 frames
 _UPSAMPLE = 2  # a pixel of 8 × 8 becomes 2 × 2
@@ -167,6 +167,12 @@ def load_av_digits(
     """
     name = "load_av_digits"
     count = check_request(name, split, num_examples, _DEFAULT_SIZE, seed)
+    for argument, number in (
+        ("audio_snr_db", audio_snr_db),
+        ("visual_noise", visual_noise),
+        ("visual_occlusion", visual_occlusion),
+    ):
+        check_number(f"{name}: {argument}", number)
     if np.isnan(audio_snr_db) or audio_snr_db == -np.inf:
         raise ValueError(
             f"{name}: audio_snr_db: expected a number of dB or inf, got {audio_snr_db}"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._digit_images import embedded_digits
-from ._split import SPLITS, Split, check_request
+from ._split import SPLITS, Split, check_number, check_request
 
 DIGIT_TASKS: Mapping[str, int] = MappingProxyType(
     {
@@ -109,6 +109,8 @@ def load_digit_tasks(
 
     name = "load_digit_tasks"
     count = check_request(name, split, num_examples, _DEFAULT_SIZE, seed)
+    check_number(f"{name}: num_tasks", num_tasks)
+    check_number(f"{name}: noise", noise)
     if not 1 <= num_tasks <= len(DIGIT_TASKS):
         raise ValueError(
             f"{name}: num_tasks: expected 1 to {len(DIGIT_TASKS)}, got {num_tasks}"

@@ -47,6 +47,11 @@ class ArrayExamples:
     arrays: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
+        given: Any = self.arrays
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"data: expected a mapping of arrays, got {type(self.arrays).__name__}"
+            )
         for name, array in self.arrays.items():
             if not hasattr(array, "dtype") or np.ndim(array) < 1:
                 raise TypeError(
@@ -109,6 +114,17 @@ class FunctionExamples:
     function: Callable[[int, int, int], Record]
     size: int
 
+    def __post_init__(self) -> None:
+        given: Any = self.function
+        if not callable(given):
+            kind = type(given).__name__
+            raise TypeError(f"FunctionExamples: expected a function, got {kind}")
+        check_integer("FunctionExamples: size", self.size)
+        if self.size < 1:
+            raise ValueError(
+                f"FunctionExamples: size: expected at least 1, got {self.size}"
+            )
+
     def __len__(self) -> int:
         return self.size
 
@@ -155,7 +171,9 @@ def as_examples(source: Source) -> Examples:
     if isinstance(source, Mapping):
         return ArrayExamples(source)
     if not isinstance(source, Examples):
-        if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        has = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+        given: Any = source
+        if isinstance(given, str) or not has:
             raise TypeError(
                 "data: expected a mapping of arrays, a source with a length and an "
                 f"index, or Examples, got {type(source).__name__}"
@@ -181,6 +199,9 @@ def first_examples(source: Source, size: int) -> Source:
       {'x': array([0, 1])}
     """
     whole = as_examples(source)
+    check_integer("first_examples: size", size)
+    if size < 1:
+        raise ValueError(f"first_examples: size: expected at least 1, got {size}")
     if size >= len(whole):
         return source
     if isinstance(source, Mapping):
@@ -204,14 +225,25 @@ def column(source: Source, name: str, batch_size: int = 1024) -> np.ndarray:
       array([1, 3])
     """
     if isinstance(source, Mapping):
+        if name not in source:
+            raise ValueError(f"column: expected one of {list(source)}, got {name!r}")
         return np.asarray(source[name])
     examples = as_examples(source)
+    check_integer("column: batch_size", batch_size)
+    if name not in (known := examples.take(np.arange(1))):
+        raise ValueError(f"column: expected one of {list(known)}, got {name!r}")
     rows = np.arange(len(examples))
     parts = [
         examples.take(rows[i : i + batch_size])[name]
         for i in range(0, len(rows), batch_size)
     ]
     return np.concatenate(parts)
+
+
+def check_integer(argument: str, value: Any) -> None:
+    """Raises TypeError for what is no integer."""
+    if not isinstance(value, int | np.integer):
+        raise TypeError(f"{argument}: expected an integer, got {value!r:.60}")
 
 
 def stacked(records: Sequence[Any]) -> Batch:
@@ -261,6 +293,11 @@ def as_transform(steps: Transform | Sequence[Any] | None) -> Transform | None:
         steps = [steps]
     if steps is None or callable(steps):
         return steps
+    if not isinstance(steps, Sequence):
+        raise TypeError(
+            "as_transform: expected a function, or grain transforms, got "
+            f"{type(steps).__name__}"
+        )
     for step in steps:
         if not isinstance(step, known):
             raise TypeError(

@@ -5,7 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 import grain
 import numpy as np
 
-from ._examples import Batch, Examples, Source, Transform, as_examples
+from ._examples import (
+    Batch,
+    Examples,
+    Source,
+    Transform,
+    as_examples,
+    check_integer,
+)
 
 
 def all_rows(size: int) -> np.ndarray:
@@ -68,6 +75,8 @@ def train_batches(
             f"train_batches: batch_size: expected at most the {size} examples, "
             f"got {batch_size}"
         )
+    for name, number in (("seed", seed), ("start_step", start_step)):
+        check_integer(f"train_batches: {name}", number)
     if not 0 <= seed < 2**32:
         raise ValueError(f"train_batches: seed: expected 0 to 2**32 - 1, got {seed}")
     if start_step < 0:
@@ -174,6 +183,7 @@ def _examples_of(function: str, source: Source, batch_size: int) -> Examples:
         examples = as_examples(source)
     except ValueError as error:
         raise ValueError(f"{function}: {error}") from None
+    check_integer(f"{function}: batch_size", batch_size)
     if batch_size < 1:
         raise ValueError(
             f"{function}: batch_size: expected at least 1, got {batch_size}"

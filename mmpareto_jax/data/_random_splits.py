@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ._examples import ArrayExamples
+from ._examples import ArrayExamples, check_integer
 from ._split import SPLITS
 
 
@@ -44,6 +44,12 @@ def random_splits(
       ['label', 'x']
     """
     number = len(ArrayExamples(arrays))
+    numbers = isinstance(shares, Sequence) and not isinstance(shares, str)
+    if not (numbers and all(isinstance(x, int | float) for x in shares)):
+        raise TypeError(f"shares: expected three numbers, got {shares!r:.60}")
+    check_integer("random_splits: seed", seed)
+    if seed < 0:
+        raise ValueError(f"random_splits: seed: expected at least 0, got {seed}")
     fit = len(shares) == 3 and min(shares) > 0 and abs(sum(shares) - 1) < 1e-6
     if not fit:
         raise ValueError(

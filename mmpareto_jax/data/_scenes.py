@@ -18,7 +18,7 @@ from ._raycast import (
     pinhole_rays,
     turn,
 )
-from ._split import SPLITS, Split, check_request
+from ._split import SPLITS, Split, check_number, check_request
 
 SCENE_CLASSES = ("floor", "wall", "ceiling", "box", "sphere", "cylinder")
 """Names of the classes of ``segmentation``, in order."""
@@ -100,6 +100,7 @@ def load_scenes(
     """
     name = "load_scenes"
     count = check_request(name, split, num_examples, _DEFAULT_SIZE, seed)
+    check_number(f"{name}: size", size)
     if size < 8:
         raise ValueError(f"{name}: size: expected at least 8 pixels, got {size}")
     shape = (count, size, size)

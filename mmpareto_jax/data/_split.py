@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Literal, get_args
 
+import numpy as np
+
 Split = Literal["train", "validation", "test"]
 
 SPLITS: tuple[str, ...] = get_args(Split)
@@ -16,6 +18,12 @@ def check_split(function: str, split: str) -> None:
     """
     if split not in SPLITS:
         raise ValueError(f"{function}: split: expected one of {SPLITS}, got {split!r}")
+
+
+def check_number(argument: str, value: object) -> None:
+    """Raises TypeError for what is no number."""
+    if not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{argument}: expected a number, got {value!r:.60}")
 
 
 def check_request(
@@ -39,6 +47,11 @@ def check_request(
         ``seed`` negative.
     """
     check_split(function, split)
+    for name, number in (("num_examples", num_examples), ("seed", seed)):
+        if not isinstance(number, int | np.integer | None):
+            raise TypeError(
+                f"{function}: {name}: expected an integer, got {number!r:.60}"
+            )
     if num_examples is not None and num_examples < 1:
         raise ValueError(
             f"{function}: num_examples: expected at least 1, got {num_examples}"

@@ -141,6 +141,11 @@ def load_torch(
     """
     if isinstance(arrays, str | Path):
         arrays = read_weights(arrays)
+    if not (isinstance(arrays, Mapping) and isinstance(model, nnx.Module)):
+        raise TypeError(
+            "load_torch: expected a flax.nnx.Module, and name -> array or a path, got "
+            f"{type(model).__name__} and {type(arrays).__name__}"
+        )
     given = {
         name.removeprefix("module."): np.asarray(value)
         for name, value in arrays.items()

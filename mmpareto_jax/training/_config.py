@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import operator
 import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmpareto_jax._whole_files import read_json
 from mmpareto_jax.training._choices import (
     MULTI_TASK,
     MULTI_TASK_METHODS,
@@ -41,6 +43,8 @@ from mmpareto_jax.training._options.option import MOST, check, check_option
 _RECORDS = 500
 # Bytes of a config's file.
 _LARGEST_FILE = 2**20
+# And of the index of prepared data.
+_LARGEST_INDEX = 2**30
 # Pairs of MNIST's digits, as many as there are digits to train on.
 _MNIST_PAIRS = 54_000
 
@@ -260,6 +264,8 @@ def load_config(path: str | Path) -> dict[str, Any]:
       ValueError: not readable, of more than 1 MiB, not of that format, or an unknown
         field, or one twice.
     """
+    if not isinstance(path, str | Path):
+        raise TypeError(f"load_config: expected a path, got {type(path).__name__}")
     path = Path(path)
     try:
         with path.open("rb") as file:  # which may have no end, as /dev/zero
@@ -311,12 +317,13 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 def _prepared_size(directory: str, task: str) -> int:
     """Training examples of a prepared data set, without opening its arrays."""
     try:
-        index = json.loads((Path(directory) / "index.json").read_text())
+        index = read_json(Path(directory) / "index.json", _LARGEST_INDEX)
         name, counts = index["dataset"], index["counts"]["train"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        size = sum(operator.index(count) for count in counts.values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"data: {directory} holds no prepared data: {error}; mmpareto check "
             f"{directory} says more"
         ) from None
     check("data", directory, name == task, f"prepared data of {task}, not {name}")
-    return int(sum(counts.values()))
+    return size

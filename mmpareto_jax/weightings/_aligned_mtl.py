@@ -10,12 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.linalg import eigen
+from mmpareto_jax.weightings._arguments import check_vector
 from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
-from mmpareto_jax.weightings._weighting import (
-    Weighting,
-    stateless,
-    without_derivative,
-)
+from mmpareto_jax.weightings._weighting import Weighting, stateless, without_derivative
 
 _SCALES = ("min", "median", "rmse")
 
@@ -59,6 +56,7 @@ def aligned_mtl(
       Senushkin et al., Independent Component Alignment for Multi-Task Learning, CVPR
       2023, https://arxiv.org/abs/2305.19000, algorithm 1.
     """
+    check_vector("aligned_mtl", "preference", preference)
     if scale not in _SCALES:
         raise ValueError(f"aligned_mtl: scale must be one of {_SCALES}, got {scale!r}.")
     if isinstance(preference, Mapping):

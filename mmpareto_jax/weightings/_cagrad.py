@@ -11,9 +11,9 @@ from jax import lax
 
 from mmpareto_jax._gradients.manual import vary_like
 from mmpareto_jax._gramians.min_norm import min_norm
+from mmpareto_jax.weightings._arguments import check_at_least
 from mmpareto_jax.weightings._weighting import (
     Weighting,
-    check_at_least,
     stateless,
     without_derivative,
     zero_where_stationary,

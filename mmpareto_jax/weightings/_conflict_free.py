@@ -10,6 +10,7 @@ import numpy as np
 
 from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax._gramians.linalg import psd_solve
+from mmpareto_jax.weightings._arguments import check_vector
 from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
 from mmpareto_jax.weightings._weighting import Weighting, of_rows
 
@@ -47,6 +48,7 @@ def config(preference: PerObjective | None = None) -> Weighting:
     """
     if isinstance(preference, Mapping):
         return by_name(config, "config", preference=preference)
+    check_vector("config", "preference", preference)
 
     def weights(gramian: jax.Array, rows: jax.Array) -> jax.Array:
         p = preference_of("config", preference, gramian, default=1.0)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpareto_jax.weightings._arguments import check_vector
 from mmpareto_jax.weightings._preference import PerObjective, by_name
 from mmpareto_jax.weightings._weighting import Weighting
 
@@ -49,10 +50,11 @@ def constant(weights: PerObjective, *, others: float | None = None) -> Weighting
         return by_name(constant, "constant", others=others, weights=weights)
     if others is not None:
         raise ValueError("constant: others needs weights by name, got a vector.")
+    if weights is None:
+        raise TypeError("constant: weights must be a vector of numbers, got None.")
+    check_vector("constant", "weights", weights)
     # A list in its own precision, whatever is enabled now.
     vector = weights if isinstance(weights, jax.Array) else np.asarray(weights)
-    if vector.ndim != 1:
-        raise ValueError(f"constant: weights must be [K], got shape {vector.shape}.")
 
     def init(num: int) -> tuple[()]:
         if num != len(vector):

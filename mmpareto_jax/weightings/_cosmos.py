@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax.weightings._arguments import check_at_least, check_vector
 from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
-from mmpareto_jax.weightings._weighting import LossWeighting, check_at_least
+from mmpareto_jax.weightings._weighting import LossWeighting
 
 
 def cosmos(
@@ -47,6 +48,7 @@ def cosmos(
     check_at_least("cosmos", "lam", lam, 0)
     if isinstance(preference, Mapping):
         return by_name(functools.partial(cosmos, lam), "cosmos", preference=preference)
+    check_vector("cosmos", "preference", preference)
 
     def weights(losses: jax.Array, state: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         p = preference_of("cosmos", preference, losses, default=1.0 / len(losses))

@@ -10,14 +10,8 @@ import jax.numpy as jnp
 
 from mmpareto_jax._gramians.gramian import combine as weighted_sum
 from mmpareto_jax._gramians.gramian import group_gramians, norms_of
-from mmpareto_jax.weightings._weighting import (
-    Aggregator,
-    check,
-    check_at_least,
-    is_known,
-    kept,
-    required,
-)
+from mmpareto_jax.weightings._arguments import check_at_least, check_decay
+from mmpareto_jax.weightings._weighting import Aggregator, kept, required
 
 
 class DBMTLState(NamedTuple):
@@ -68,8 +62,7 @@ def db_mtl(beta: float = 0.9, *, sigma: float = 0.5) -> Aggregator:
       Lin et al., Dual-Balancing for Multi-Task Learning, 2023,
       https://arxiv.org/abs/2308.12029, algorithm 1.
     """
-    if is_known(beta):
-        check("db_mtl", "beta", beta, 0 <= beta < 1, "in [0, 1)")
+    check_decay("db_mtl", "beta", beta)
     check_at_least("db_mtl", "sigma", sigma, 0)
 
     def init(leaves: Sequence[jax.ShapeDtypeStruct]) -> DBMTLState:

@@ -8,13 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.gramian import norms_of
+from mmpareto_jax.weightings._arguments import check
 from mmpareto_jax.weightings._mmpareto import visible
-from mmpareto_jax.weightings._weighting import (
-    Weighting,
-    check,
-    of_rows,
-    zero_where_stationary,
-)
+from mmpareto_jax.weightings._weighting import Weighting, of_rows, zero_where_stationary
 
 
 def dcgd(kind: Literal["center", "projection", "average"] = "center") -> Weighting:

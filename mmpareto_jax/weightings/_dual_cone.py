@@ -11,7 +11,8 @@ import numpy as np
 from mmpareto_jax._gramians.active_set import nonnegative_qp
 from mmpareto_jax._gramians.gramian import norms_of, power_below
 from mmpareto_jax._gramians.min_norm import SolverReport
-from mmpareto_jax.weightings._weighting import Weighting, is_known, rows_or_ones
+from mmpareto_jax.weightings._arguments import is_known
+from mmpareto_jax.weightings._weighting import Weighting, rows_or_ones
 
 
 def project(

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax.weightings._arguments import check_at_least, check_vector
 from mmpareto_jax.weightings._dual_cone import of_projections, project
 from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
-from mmpareto_jax.weightings._weighting import Weighting, check_at_least
+from mmpareto_jax.weightings._weighting import Weighting
 
 
 def dualproj(
@@ -53,6 +54,7 @@ def dualproj(
             "dualproj",
             preference=preference,
         )
+    check_vector("dualproj", "preference", preference)
 
     def weights(gramian: jax.Array, rows: jax.Array) -> tuple[jax.Array, SolverReport]:
         default = 1.0 / len(gramian)

@@ -7,12 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax.weightings._arguments import check_integer, check_positive
 from mmpareto_jax.weightings._rates import by_rates
-from mmpareto_jax.weightings._weighting import (
-    LossWeighting,
-    check,
-    is_known,
-)
+from mmpareto_jax.weightings._weighting import LossWeighting
 
 
 class DWAState(NamedTuple):
@@ -62,10 +59,8 @@ def dwa(temperature: float = 2.0, *, steps_per_epoch: int = 1) -> LossWeighting:
       Liu, Johns & Davison, End-to-End Multi-Task Learning with Attention, CVPR 2019,
       https://arxiv.org/abs/1803.10704, equation 7.
     """
-    if is_known(temperature):
-        valid = 0 < temperature < float("inf")
-        check("dwa", "temperature", temperature, valid, "positive and finite")
-    check("dwa", "steps_per_epoch", steps_per_epoch, steps_per_epoch >= 1, ">= 1")
+    check_positive("dwa", "temperature", temperature)
+    check_integer("dwa", "steps_per_epoch", steps_per_epoch, 1)
 
     def init(num: int) -> DWAState:
         zeros = jnp.zeros((num,))

@@ -9,12 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gradients.dtypes import wide
-from mmpareto_jax.weightings._weighting import (
-    Aggregator,
-    check,
-    check_at_least,
-    softmax,
-)
+from mmpareto_jax.weightings._arguments import check_at_least, check_integer
+from mmpareto_jax.weightings._weighting import Aggregator, softmax
 
 _EPSILON = 1e-7
 
@@ -71,7 +67,7 @@ def excess_mtl(learning_rate: float = 1.0, *, warmup: int = 1) -> Aggregator:
       https://arxiv.org/abs/2402.02009, equations 6, 7 and 9, and appendix C.1.
     """
     check_at_least("excess_mtl", "learning_rate", learning_rate, 0)
-    check("excess_mtl", "warmup", warmup, warmup >= 1, ">= 1")
+    check_integer("excess_mtl", "warmup", warmup, 1)
 
     def init(leaves: Sequence[jax.ShapeDtypeStruct]) -> ExcessMTLState:
         zeros = jnp.zeros((leaves[0].shape[0],))

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 
 from mmpareto_jax._gramians.balance import balance
 from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax.weightings._arguments import check_positive
 from mmpareto_jax.weightings._weighting import (
     Weighting,
-    check,
-    is_known,
     rows_or_ones,
     zero_where_stationary,
 )
@@ -49,9 +48,7 @@ def fairgrad(alpha: float = 1.0) -> Weighting:
       Ban & Ji, Fair Resource Allocation in Multi-Task Learning, ICML 2024,
       https://arxiv.org/abs/2402.15638, equation 6 and algorithm 1.
     """
-    if is_known(alpha):
-        valid = 0 < alpha < float("inf")
-        check("fairgrad", "alpha", alpha, valid, "positive and finite")
+    check_positive("fairgrad", "alpha", alpha)
 
     def weights(
         gramian: jax.Array, _: SolverReport, rows: jax.Array | None = None

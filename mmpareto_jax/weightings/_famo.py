@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmpareto_jax.weightings._arguments import check_optimizer, check_vector
 from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
 from mmpareto_jax.weightings._weighting import (
     Learned,
@@ -77,10 +78,12 @@ def famo(
       Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023,
       https://arxiv.org/abs/2306.03792, algorithm 1.
     """
+    check_optimizer("famo", optimizer)
     if optimizer is None:
         optimizer = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(0.025))
     if isinstance(minimum, Mapping):
         return by_name(functools.partial(famo, optimizer), "famo", minimum=minimum)
+    check_vector("famo", "minimum", minimum)
 
     def init(num: int) -> FAMOState:
         return FAMOState(jnp.zeros((num,)), learned(optimizer, jnp.zeros((num,))))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax._gradients.dtypes import wide
+from mmpareto_jax.weightings._arguments import check_integer, check_vector
 from mmpareto_jax.weightings._preference import PerObjective, by_name
 from mmpareto_jax.weightings._weighting import (
     Aggregator,
@@ -57,6 +58,8 @@ def graddrop(leak: PerObjective | None = None, *, seed: int = 0) -> Aggregator:
     """
     if isinstance(leak, Mapping):
         return by_name(functools.partial(graddrop, seed=seed), "graddrop", leak=leak)
+    check_vector("graddrop", "leak", leak)
+    check_integer("graddrop", "seed", seed)
 
     def init(leaves: Sequence[jax.ShapeDtypeStruct]) -> RandomState:
         num = leaves[0].shape[0]

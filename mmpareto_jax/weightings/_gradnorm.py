@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from mmpareto_jax._gramians.gramian import norms_of
+from mmpareto_jax.weightings._arguments import check_at_least, check_optimizer
 from mmpareto_jax.weightings._weighting import (
     Learned,
     Weighting,
-    check_at_least,
     kept,
     learn,
     learned,
@@ -80,6 +80,7 @@ def gradnorm(
       Multitask Networks, ICML 2018, https://arxiv.org/abs/1711.02257, algorithm 1.
     """
     check_at_least("gradnorm", "alpha", alpha, 0)
+    check_optimizer("gradnorm", optimizer)
     optimizer = optax.adam(0.025) if optimizer is None else optimizer
 
     def init(num: int) -> GradNormState:

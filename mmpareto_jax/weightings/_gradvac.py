@@ -10,11 +10,10 @@ from jax import lax
 
 from mmpareto_jax._gradients.manual import vary_like
 from mmpareto_jax._gramians.gramian import norms_of
+from mmpareto_jax.weightings._arguments import check_integer, check_share
 from mmpareto_jax.weightings._weighting import (
     RandomState,
     Weighting,
-    check,
-    is_known,
     next_key,
     random_state,
     rows_or_ones,
@@ -69,8 +68,8 @@ def gradvac(beta: float = 0.5, seed: int = 0) -> Weighting:
       Optimization in Massively Multilingual Models, ICLR 2021,
       https://arxiv.org/abs/2010.05874, equation 3.
     """
-    if is_known(beta):
-        check("gradvac", "beta", beta, 0 <= beta <= 1, "in [0, 1]")
+    check_share("gradvac", "beta", beta)
+    check_integer("gradvac", "seed", seed)
 
     def init(num: int) -> GradVacState:
         return GradVacState(jnp.zeros((num, num)), random_state(seed))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmpareto_jax.weightings._arguments import check_optimizer
 from mmpareto_jax.weightings._weighting import Learned, LossWeighting, learn, learned
 
 
@@ -33,6 +34,7 @@ def imtl_l(optimizer: optax.GradientTransformation | None = None) -> LossWeighti
     References:
       Liu et al., Towards Impartial Multi-task Learning, ICLR 2021, section 3.2.
     """
+    check_optimizer("imtl_l", optimizer)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
 
     def weights(losses: jax.Array, state: Learned) -> tuple[jax.Array, Learned]:

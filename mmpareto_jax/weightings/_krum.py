@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax.weightings._weighting import Weighting, check, stateless
+from mmpareto_jax.weightings._arguments import check, check_integer
+from mmpareto_jax.weightings._weighting import Weighting, stateless
 
 
 def krum(num_byzantine: int = 0, num_selected: int = 1) -> Weighting:
@@ -41,8 +42,8 @@ def krum(num_byzantine: int = 0, num_selected: int = 1) -> Weighting:
       Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient
       Descent, NeurIPS 2017.
     """
-    check("krum", "num_byzantine", num_byzantine, num_byzantine >= 0, ">= 0")
-    check("krum", "num_selected", num_selected, num_selected >= 1, ">= 1")
+    check_integer("krum", "num_byzantine", num_byzantine, 0)
+    check_integer("krum", "num_selected", num_selected, 1)
 
     def weights(gramian: jax.Array) -> jax.Array:
         num = gramian.shape[0]

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.gramian import norms_of
-from mmpareto_jax.weightings._preference import by_position
-from mmpareto_jax.weightings._weighting import (
-    Weighting,
+from mmpareto_jax.weightings._arguments import (
     check,
-    is_known,
-    rows_or_ones,
+    check_decay,
+    check_integer,
+    check_share,
 )
+from mmpareto_jax.weightings._preference import by_position
+from mmpareto_jax.weightings._weighting import Weighting, rows_or_ones
 
 _STRATEGIES = ("reduce", "enlarge", "both")
 
@@ -73,10 +74,10 @@ def metabalance(
       Magnitudes of Auxiliary Tasks, WWW 2022, https://arxiv.org/abs/2203.06801,
       algorithm 1 and section 3.3.
     """
-    if is_known(relax):
-        check("metabalance", "relax", relax, 0 <= relax <= 1, "in [0, 1]")
-    if is_known(beta):
-        check("metabalance", "beta", beta, 0 <= beta < 1, "in [0, 1)")
+    check_share("metabalance", "relax", relax)
+    check_decay("metabalance", "beta", beta)
+    if not isinstance(target, str):
+        check_integer("metabalance", "target", target, 0)
     if strategy not in _STRATEGIES:
         raise ValueError(
             f"metabalance: strategy must be one of {_STRATEGIES}, got {strategy!r}."

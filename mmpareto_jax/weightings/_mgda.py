@@ -9,13 +9,8 @@ import jax.numpy as jnp
 
 from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax._gramians.min_norm import MinNorm, SolverReport, min_norm
-from mmpareto_jax.weightings._weighting import (
-    Weighting,
-    check,
-    is_known,
-    required,
-    rows_or_ones,
-)
+from mmpareto_jax.weightings._arguments import check_share, is_known
+from mmpareto_jax.weightings._weighting import Weighting, required, rows_or_ones
 
 _NORMALIZATIONS = ("none", "l2", "loss", "loss+")
 
@@ -68,8 +63,7 @@ def mgda(
             f"mgda: normalization must be one of {_NORMALIZATIONS}, "
             f"got {normalization!r}."
         )
-    if is_known(power):
-        check("mgda", "power", power, 0 <= power <= 1, "in [0, 1]")
+    check_share("mgda", "power", power)
 
     def weights(
         gramian: jax.Array,

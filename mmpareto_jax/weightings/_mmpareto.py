@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.min_norm import SolverReport, min_norm
+from mmpareto_jax.weightings._arguments import check_at_least
 from mmpareto_jax.weightings._weighting import (
     Weighting,
-    check_at_least,
     rows_or_ones,
     zero_where_stationary,
 )

@@ -10,13 +10,9 @@ import jax.numpy as jnp
 
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax._gramians.gramian import group_gramians, norms_of
+from mmpareto_jax.weightings._arguments import check_at_least
 from mmpareto_jax.weightings._simplex import slope_of
-from mmpareto_jax.weightings._weighting import (
-    Aggregator,
-    check_at_least,
-    required,
-    softmax,
-)
+from mmpareto_jax.weightings._weighting import Aggregator, required, softmax
 
 
 class MoCoState(NamedTuple):

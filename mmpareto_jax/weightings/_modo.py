@@ -7,8 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax.weightings._arguments import check_at_least
 from mmpareto_jax.weightings._simplex import on_simplex, slope_of
-from mmpareto_jax.weightings._weighting import Weighting, check_at_least
+from mmpareto_jax.weightings._weighting import Weighting
 
 
 class MoDoState(NamedTuple):

@@ -10,13 +10,9 @@ from jax import lax
 
 from mmpareto_jax._gramians.gramian import in_one_scale
 from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax.weightings._arguments import check_at_least, check_integer
 from mmpareto_jax.weightings._fairgrad import fair_weights
-from mmpareto_jax.weightings._weighting import (
-    Weighting,
-    check,
-    check_at_least,
-    rows_or_ones,
-)
+from mmpareto_jax.weightings._weighting import Weighting, rows_or_ones
 
 
 class NashMTLState(NamedTuple):
@@ -69,7 +65,7 @@ def nash_mtl(max_norm: float = 1.0, *, update_every: int = 1) -> Weighting:
       https://arxiv.org/abs/2202.01017, claim 3.1 and algorithm 1.
     """
     check_at_least("nash_mtl", "max_norm", max_norm, 0)
-    check("nash_mtl", "update_every", update_every, update_every >= 1, ">= 1")
+    check_integer("nash_mtl", "update_every", update_every, 1)
 
     def init(num: int) -> NashMTLState:
         zero = jnp.zeros((), jnp.int32)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax.weightings._arguments import check_at_least, check_vector
 from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
-from mmpareto_jax.weightings._weighting import LossWeighting, check_at_least
+from mmpareto_jax.weightings._weighting import LossWeighting
 
 # Under the root of the distance, whose derivative on the ray there is none.
 _EPSILON = 1e-12
@@ -57,6 +58,8 @@ def pbi(
         return by_name(
             functools.partial(pbi, theta), "pbi", preference=preference, ideal=ideal
         )
+    check_vector("pbi", "preference", preference)
+    check_vector("pbi", "ideal", ideal)
 
     def weights(losses: jax.Array, state: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         p = preference_of("pbi", preference, losses, default=1.0 / len(losses))

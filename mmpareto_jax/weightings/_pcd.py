@@ -12,13 +12,19 @@ import numpy as np
 
 from mmpareto_jax._gramians.active_set import nonnegative_qp
 from mmpareto_jax._gramians.gramian import norms_of
+from mmpareto_jax.weightings._arguments import (
+    check,
+    check_at_least,
+    check_decay,
+    check_integer,
+    check_share,
+    check_vector,
+    is_known,
+)
 from mmpareto_jax.weightings._mmpareto import visible
 from mmpareto_jax.weightings._preference import by_position
 from mmpareto_jax.weightings._weighting import (
     Weighting,
-    check,
-    check_at_least,
-    is_known,
     rows_or_ones,
     zero_where_stationary,
 )
@@ -85,12 +91,17 @@ def pcd(
       Multi-Objective Optimization, TMLR 2026, https://arxiv.org/abs/2606.29521.
     """
     check_at_least("pcd", "eps", eps, 0)
-    if is_known(beta):
-        check("pcd", "beta", beta, 0 <= beta < 1, "in [0, 1)")
-    if is_known(tau):
-        known = np.asarray(tau)
-        valid = known.ndim <= 1 and bool(((known >= 0) & (known <= 1)).all())
-        check("pcd", "tau", tau, valid, "a number or a vector in [0, 1]")
+    check_decay("pcd", "beta", beta)
+    if np.ndim(tau):
+        check_vector("pcd", "tau", tau)
+        valid = not is_known(tau) or bool(
+            np.all((np.asarray(tau) >= 0) & (np.asarray(tau) <= 1))
+        )
+        check("pcd", "tau", tau, valid, "in [0, 1]")
+    else:
+        check_share("pcd", "tau", tau)
+    if not isinstance(primary, str):
+        check_integer("pcd", "primary", primary, 0)
     make = functools.partial(_pcd, tau, beta, eps)
     return by_position(make, "pcd", "primary", primary)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mmpareto_jax._gradients.manual import vary_like
+from mmpareto_jax.weightings._arguments import check_integer
 from mmpareto_jax.weightings._weighting import (
     RandomState,
     Weighting,
@@ -48,6 +49,7 @@ def pcgrad(seed: int = 0) -> Weighting:
       Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020,
       https://arxiv.org/abs/2001.06782, algorithm 1.
     """
+    check_integer("pcgrad", "seed", seed)
 
     def weights(
         gramian: jax.Array, state: RandomState, rows: jax.Array | None = None

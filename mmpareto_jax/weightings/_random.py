@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 
+from mmpareto_jax.weightings._arguments import check_integer
 from mmpareto_jax.weightings._weighting import (
     RandomState,
     Weighting,
@@ -39,6 +40,7 @@ def random(seed: int = 0) -> Weighting:
       Lin et al., Reasonable Effectiveness of Random Weighting: A Litmus Test for
       Multi-Task Learning, TMLR 2022, https://arxiv.org/abs/2111.10603
     """
+    check_integer("random", "seed", seed)
 
     def weights(
         gramian: jax.Array, state: RandomState

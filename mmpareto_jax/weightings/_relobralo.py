@@ -7,12 +7,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax.weightings._arguments import (
+    check_integer,
+    check_positive,
+    check_share,
+)
 from mmpareto_jax.weightings._rates import by_rates
 from mmpareto_jax.weightings._weighting import (
     LossWeighting,
     RandomState,
-    check,
-    is_known,
     next_key,
     random_state,
 )
@@ -78,12 +81,10 @@ def relobralo(
       Bischof & Kraus, Multi-Objective Loss Balancing for Physics-Informed Deep
       Learning, 2021, https://arxiv.org/abs/2110.09813, equations 11 to 13.
     """
-    for argument, value in (("alpha", alpha), ("rho", rho)):
-        if is_known(value):
-            check("relobralo", argument, value, 0 <= value <= 1, "in [0, 1]")
-    if is_known(temperature):
-        valid = 0 < temperature < float("inf")
-        check("relobralo", "temperature", temperature, valid, "positive and finite")
+    check_share("relobralo", "alpha", alpha)
+    check_share("relobralo", "rho", rho)
+    check_positive("relobralo", "temperature", temperature)
+    check_integer("relobralo", "seed", seed)
 
     def init(num: int) -> ReLoBRaLoState:
         zeros, step = jnp.zeros((num,)), jnp.zeros((), jnp.int32)

@@ -12,14 +12,15 @@ from jax import lax
 
 from mmpareto_jax._gradients.manual import vary_like
 from mmpareto_jax._gramians.gramian import norms_of
+from mmpareto_jax.weightings._arguments import (
+    check_at_least,
+    check_decay,
+    check_integer,
+    check_vector,
+)
 from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
 from mmpareto_jax.weightings._simplex import on_simplex
-from mmpareto_jax.weightings._weighting import (
-    Weighting,
-    check,
-    check_at_least,
-    is_known,
-)
+from mmpareto_jax.weightings._weighting import Weighting
 
 
 class SDMGradState(NamedTuple):
@@ -79,9 +80,8 @@ def sdmgrad(
     """
     check_at_least("sdmgrad", "lam", lam, 0)
     check_at_least("sdmgrad", "learning_rate", learning_rate, 0)
-    check("sdmgrad", "num_steps", num_steps, num_steps >= 1, ">= 1")
-    if is_known(momentum):
-        check("sdmgrad", "momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+    check_integer("sdmgrad", "num_steps", num_steps, 1)
+    check_decay("sdmgrad", "momentum", momentum)
     if isinstance(preference, Mapping):
         return by_name(
             functools.partial(
@@ -94,6 +94,7 @@ def sdmgrad(
             "sdmgrad",
             preference=preference,
         )
+    check_vector("sdmgrad", "preference", preference)
 
     def weights(
         gramian: jax.Array, state: SDMGradState, cross: jax.Array | None = None

@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.gramian import exponents_of, shifted
+from mmpareto_jax.weightings._arguments import check_decay
 from mmpareto_jax.weightings._mmpareto import ScalarOrSchedule
 from mmpareto_jax.weightings._weighting import (
     Names,
     Weighting,
-    check,
     for_names,
-    is_known,
     rows_or_ones,
 )
 
@@ -79,8 +78,8 @@ def smoothed(weighting: Weighting, decay: ScalarOrSchedule = 0.9) -> Weighting:
             "smoothed: needs a Weighting, a rule that weights gradients; got "
             f"{type(weighting).__name__}."
         )
-    if not callable(decay) and is_known(decay):
-        check("smoothed", "decay", decay, bool(0 <= decay < 1), "in [0, 1)")
+    if not callable(decay):
+        check_decay("smoothed", "decay", decay)
 
     def init(num: int) -> SmoothedState:
         ones = jnp.ones((num,))

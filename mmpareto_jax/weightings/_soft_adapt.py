@@ -7,12 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmpareto_jax.weightings._arguments import check_positive
 from mmpareto_jax.weightings._rates import by_rates
-from mmpareto_jax.weightings._weighting import (
-    LossWeighting,
-    check,
-    is_known,
-)
+from mmpareto_jax.weightings._weighting import LossWeighting
 
 
 class SoftAdaptState(NamedTuple):
@@ -61,9 +58,7 @@ def soft_adapt(temperature: float = 1.0) -> LossWeighting:
       https://arxiv.org/abs/1912.12355; with ratios in place of differences: Bischof &
       Kraus, 2021, https://arxiv.org/abs/2110.09813, section 3.
     """
-    if is_known(temperature):
-        valid = 0 < temperature < float("inf")
-        check("soft_adapt", "temperature", temperature, valid, "positive and finite")
+    check_positive("soft_adapt", "temperature", temperature)
 
     def weights(
         losses: jax.Array, state: SoftAdaptState

@@ -7,13 +7,9 @@ from collections.abc import Mapping
 
 import jax
 
+from mmpareto_jax.weightings._arguments import check_positive, check_vector
 from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
-from mmpareto_jax.weightings._weighting import (
-    LossWeighting,
-    check,
-    is_known,
-    softmax,
-)
+from mmpareto_jax.weightings._weighting import LossWeighting, softmax
 
 
 def stch(
@@ -49,12 +45,13 @@ def stch(
       Lin et al., Smooth Tchebycheff Scalarization for Multi-Objective Optimization,
       ICML 2024, https://arxiv.org/abs/2402.19078, equation 8.
     """
-    if is_known(mu):
-        check("stch", "mu", mu, 0 < mu < float("inf"), "positive and finite")
+    check_positive("stch", "mu", mu)
     if isinstance(preference, Mapping) or isinstance(ideal, Mapping):
         return by_name(
             functools.partial(stch, mu), "stch", preference=preference, ideal=ideal
         )
+    check_vector("stch", "preference", preference)
+    check_vector("stch", "ideal", ideal)
 
     def weights(losses: jax.Array, state: tuple[()]) -> tuple[jax.Array, tuple[()]]:
         p = preference_of("stch", preference, losses, default=1.0 / len(losses))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax.weightings._weighting import Aggregator, check
+from mmpareto_jax.weightings._arguments import check, check_integer
+from mmpareto_jax.weightings._weighting import Aggregator
 
 
 def trimmed_mean(trim: int = 1) -> Aggregator:
@@ -40,7 +41,7 @@ def trimmed_mean(trim: int = 1) -> Aggregator:
       Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical
       Rates, ICML 2018, definition 2.
     """
-    check("trimmed_mean", "trim", trim, trim >= 0, ">= 0")
+    check_integer("trimmed_mean", "trim", trim, 0)
 
     def init(leaves: Sequence[jax.ShapeDtypeStruct]) -> tuple[()]:
         num, least = leaves[0].shape[0], 2 * trim + 1

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmpareto_jax.weightings._arguments import check_optimizer
 from mmpareto_jax.weightings._weighting import Learned, LossWeighting, learn, learned
 
 
@@ -35,6 +36,7 @@ def uncertainty(optimizer: optax.GradientTransformation | None = None) -> LossWe
       Scene Geometry and Semantics, CVPR 2018, https://arxiv.org/abs/1705.07115,
       equation 10, with the regression form for every loss.
     """
+    check_optimizer("uncertainty", optimizer)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
 
     def weights(losses: jax.Array, state: Learned) -> tuple[jax.Array, Learned]:

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax.weightings._arguments import check_at_least, check_vector
 from mmpareto_jax.weightings._dual_cone import of_projections, project
 from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
-from mmpareto_jax.weightings._weighting import Weighting, check_at_least
+from mmpareto_jax.weightings._weighting import Weighting
 
 # Above it the systems of all projections, K³ numbers, are solved one after the other.
 _AT_ONCE = 64
@@ -60,6 +61,7 @@ def upgrad(
         return by_name(
             functools.partial(upgrad, reg_eps=reg_eps), "upgrad", preference=preference
         )
+    check_vector("upgrad", "preference", preference)
 
     def weights(gramian: jax.Array, rows: jax.Array) -> tuple[jax.Array, SolverReport]:
         p = preference_of("upgrad", preference, gramian, default=1.0 / len(gramian))

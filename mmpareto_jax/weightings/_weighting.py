@@ -188,24 +188,6 @@ def rows_or_ones(rows: jax.Array | None, gramian: jax.Array) -> jax.Array:
     return jnp.ones_like(gramian[0]) if rows is None else rows
 
 
-def check(name: str, argument: str, value: Any, valid: bool, expected: str) -> None:
-    """Raises ValueError unless `valid`; call it for values that are known only."""
-    if not valid:
-        raise ValueError(f"{name}: {argument} must be {expected}, got {value}.")
-
-
-def is_known(value: Any) -> bool:
-    """Whether a hyperparameter is a number now; a traced one cannot be checked."""
-    return not isinstance(value, jax.core.Tracer)
-
-
-def check_at_least(name: str, argument: str, value: Any, bound: float) -> None:
-    """Raises ValueError for a known value that is not finite or below `bound`."""
-    if is_known(value):
-        valid = bool(np.isfinite(value) and value >= bound)
-        check(name, argument, value, valid, f"finite and >= {bound}")
-
-
 def softmax(x: jax.Array) -> jax.Array:
     """Of [K] numbers of any size.
 

@@ -15,6 +15,7 @@ import pytest
 
 import mmpareto_jax
 from mmpareto_jax import training
+from mmpareto_jax.training._run import loop
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +76,23 @@ def assert_has_stopped(workdir):
     records = training.read_metrics(workdir)
     assert records[-1]["step"] == max(steps)
     assert {x.name for x in workdir.iterdir()} >= {"config.json", "metrics.jsonl"}
+
+
+def test_a_ctrl_c_that_jax_drops_while_a_run_is_prepared_ends_it(tmp_path, monkeypatch):
+    """As of its callback of the garbage collection, out of which nothing is raised."""
+    whole = loop.make_program
+
+    def dropping(*args, **options):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return whole(*args, **options)
+
+    monkeypatch.setattr(loop, "make_program", dropping)
+    config = training.Config(epochs=1, train_examples=16, batch_size=16, width=8)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(config, tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert training.read_metrics(tmp_path / "run") == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

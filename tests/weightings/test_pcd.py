@@ -101,8 +101,8 @@ def test_a_step_that_is_not_finite_leaves_the_mean():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tau": 1.5}, "pcd: tau must be a number or a vector in"),
-        ({"tau": [[0.1]]}, "pcd: tau must be a number or a vector"),
+        ({"tau": 1.5}, r"pcd: tau must be in \[0, 1\], got 1.5"),
+        ({"tau": [[0.1]]}, r"pcd: tau must be \[K\], got shape"),
         ({"tau": [0.1, 0.1]}, "pcd: the length of tau must be 1, got 2"),
         ({"beta": 1.0}, "pcd: beta must be in"),
         ({"eps": -1.0}, "pcd: eps must be finite and >= 0"),

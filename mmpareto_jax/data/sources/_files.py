@@ -11,7 +11,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mmpareto_jax import _whole_files
 from mmpareto_jax._whole_files import naming, write_whole
+from mmpareto_jax.data._limits import INDEX_BYTES
 
 SPLITS = ("train", "validation", "test")
 # Of an array: it becomes a part of a file's name, and of an attribute's.
@@ -65,7 +67,7 @@ def read_json(path: Path) -> Any:
       OSError: it cannot be read.
       ValueError: it is no JSON; or a name is there twice.
     """
-    return json.loads(path.read_text("utf-8"), object_pairs_hook=_once)
+    return _whole_files.read_json(path, INDEX_BYTES, _once)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import os
 import re
@@ -19,7 +18,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from mmpareto_jax._gradients.groups import named_leaves
-from mmpareto_jax._whole_files import naming
+from mmpareto_jax._whole_files import naming, read_json
 from mmpareto_jax.training._run import checksums
 from mmpareto_jax.training._run.processes import first_alone
 
@@ -221,7 +220,7 @@ class Checkpoints:
     def _score(self, step: int) -> float | None:
         """What a checkpoint has been saved with."""
         path = self.directory / str(step) / "metrics" / "metrics"
-        score = json.loads(path.read_text())[_METRIC]
+        score = read_json(path)[_METRIC]
         return None if score is None else float(score)
 
     def _read(self, step: int, like: dict[str, jax.ShapeDtypeStruct]) -> Any:

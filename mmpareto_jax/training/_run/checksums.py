@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from mmpareto_jax._whole_files import write_whole
+from mmpareto_jax._whole_files import read_json, write_whole
 
 _NAME = "checksums.json"
 
@@ -41,7 +41,7 @@ def _damages(folder: Path) -> Iterator[str]:
     if not (folder / _NAME).exists():
         return
     try:
-        written = json.loads((folder / _NAME).read_text())
+        written = read_json(folder / _NAME)
         for name, (size, digest) in written.items():
             path = folder / name
             if not path.is_file():

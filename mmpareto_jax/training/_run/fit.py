@@ -11,6 +11,7 @@ import mmpareto_jax as mmp
 from mmpareto_jax.data import train_batches
 from mmpareto_jax.training._batch import Batch
 from mmpareto_jax.training._config import Config
+from mmpareto_jax.training._run.damaged import say
 from mmpareto_jax.training._run.placement import ONE_DEVICE, Placement
 from mmpareto_jax.training._run.state import TrainState
 from mmpareto_jax.training._run.step import Program
@@ -117,8 +118,9 @@ class _Steps:
     ):
         self._program, self._on_step = program, on_step
         self._packing: Tally | None = None
-        self._tally = cut and cut.tally
-        self._count = cut.steps if cut else 0
+        self._before = cut
+        self._tally: Any = None
+        self._count = 0
         self._ended: Cut | None = None
         self.last: Cut | None = None
 
@@ -126,12 +128,25 @@ class _Steps:
         """The step, then the record before it, if that is complete."""
         if self._packing is None:
             self._packing = self._program.tally(state, batch)
+            self._go_on(self._packing)
         if self._tally is None:
             self._tally = self._packing.empty()
         state, self._tally = self._program.logged(state, self._tally, batch)
         self._count += 1
         self.tell()
         return state
+
+    def _go_on(self, packing: Tally) -> None:
+        """Takes up the record that was cut off, if it is one of these metrics."""
+        if self._before is None:
+            return
+        if packing.fits(self._before):
+            self._tally, self._count = self._before.tally, self._before.steps
+        else:
+            say(
+                f"the unfinished record of step {self._before.step} is of other "
+                "metrics, as another version has them: it is left out"
+            )
 
     def end_record(self, step: int) -> None:
         """The record of the steps up to this one is complete."""
@@ -142,15 +157,17 @@ class _Steps:
         """Fetches a complete record, which waits for its last step."""
         if self._ended is None or self._packing is None:
             return
-        step, count, tally = self._ended
+        step, count, tally, _ = self._ended
         self._ended = None
         found = jax.device_get(tally)
         steps = self._packing.steps(found)
         step -= count - steps
         if self._packing.ended(found):
-            self.last = Cut(step, steps, self._packing.going_on(found))
+            going_on = self._packing.going_on(found)
+            self.last = Cut(step, steps, going_on, self._packing.names)
         self._on_step(step, self._packing.record(found, steps))
 
     def cut(self, step: int) -> Cut:
         """The record as it is, on the host."""
-        return Cut(step, self._count, jax.device_get(self._tally))
+        names = self._packing.names if self._packing else ()
+        return Cut(step, self._count, jax.device_get(self._tally), names)

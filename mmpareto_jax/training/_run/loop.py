@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -35,7 +35,7 @@ from mmpareto_jax.training._run.processes import (
 )
 from mmpareto_jax.training._run.result import Result
 from mmpareto_jax.training._run.resuming import Resuming
-from mmpareto_jax.training._run.signals import stop_signals
+from mmpareto_jax.training._run.signals import heard_interrupts, stop_signals
 from mmpareto_jax.training._run.state import TrainState, diverged
 from mmpareto_jax.training._run.step import make_program
 from mmpareto_jax.training._run.tally import (
@@ -52,6 +52,7 @@ from mmpareto_jax.training._run.workdir import (
     refuse_other_task,
     unclaim,
     versions,
+    workdir_of,
     write_result,
 )
 from mmpareto_jax.training._run.writers import JsonLines, TensorBoard
@@ -144,15 +145,28 @@ def train(
     agree({**asked.to_dict(), **told})
     first_alone(lambda: refuse_other_run(workdir, asked, resume))
     with contextlib.ExitStack() as stack:
+        raise_again = stack.enter_context(heard_interrupts())
         first_alone(lambda: stack.enter_context(locked(workdir)))
         placement = placement_of(mesh, shard)
         run = together(lambda: _Run(workdir, config, task, placement))
         agree({"the data": digest(run.task)})
-        return _train(run, resume, callbacks)
+        return _train(run, resume, callbacks, raise_again)
 
 
-def _train(run: _Run, resume: bool, callbacks: Sequence[Callback]) -> Result:
-    """Trains, in a workdir that is this run's alone."""
+def _train(
+    run: _Run,
+    resume: bool,
+    callbacks: Sequence[Callback],
+    raise_again: Callable[[], None],
+) -> Result:
+    """Trains, in a workdir that is this run's alone.
+
+    Args:
+      run: its parts.
+      resume: whether it goes on.
+      callbacks: of the user.
+      raise_again: raises a Ctrl-C that came until now and was dropped.
+    """
     workdir, config, task, program = run.workdir, run.config, run.task, run.program
     with (
         closed_at_last(run.checkpoints) as checkpoints,
@@ -190,6 +204,7 @@ def _train(run: _Run, resume: bool, callbacks: Sequence[Callback]) -> Result:
             checkpoints.save(state, step, score)
 
         with stop_signals() as stopped:
+            raise_again()
             state = fit(
                 program,
                 config,
@@ -248,7 +263,11 @@ def evaluate(
         checkpoint, or one that is damaged or has other parameters; or the data are not
         there.
     """
-    workdir = Path(workdir)
+    if which not in ("best", "latest"):
+        raise ValueError(f"which: expected best or latest, got {which!r:.60}")
+    if not isinstance(task, Task | None):
+        raise TypeError(f"task: expected a Task, got {type(task).__name__}")
+    workdir = workdir_of("evaluate", workdir)
     placement = placement_of(mesh, shard)
     run = _Run(workdir, read_config(workdir), task, placement)
     refuse_other_task(workdir, run.task)
@@ -343,8 +362,11 @@ def _check_types(task: Any, config: Any, workdir: Any, callbacks: Any) -> None:
             "train: expected (config, workdir) or (task, config, workdir), a Task, a "
             f"Config and a path, got {found}"
         )
-    for callback in [callbacks] if isinstance(callbacks, Callback) else callbacks:
-        if callback is callbacks or not isinstance(callback, Callback):
+    if not str(workdir) or "\0" in str(workdir):
+        raise ValueError(f"workdir: expected a path, got {str(workdir)!r}")
+    several = isinstance(callbacks, Sequence) and not isinstance(callbacks, str)
+    for callback in callbacks if several else [callbacks]:
+        if not isinstance(callback, Callback) or not several:
             raise TypeError(
                 "train: callbacks: expected a list of training.Callback, got "
                 f"{type(callback).__name__}"

@@ -21,6 +21,11 @@ def mesh_of(mesh: Mesh | str) -> Mesh:
       ValueError: axes with other names, fewer devices than asked for, or a mesh without
         the devices of some of several processes.
     """
+    if not isinstance(mesh, str | Mesh):
+        raise TypeError(
+            "mesh: expected auto, sizes as data=4,model=2, or a jax.sharding.Mesh, got "
+            f"{type(mesh).__name__}"
+        )
     if isinstance(mesh, str):
         mesh = _mesh(sizes_of(mesh) or {"data": jax.device_count()})
     if "data" not in mesh.shape or not set(mesh.shape) <= set(AXES):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpareto_jax._whole_files import whole_file
+from mmpareto_jax._whole_files import check_plain, whole_file
 from mmpareto_jax.training._run.damaged import FOLDER, say
 
 _NAME = "metrics.jsonl"
@@ -104,6 +104,10 @@ def keep_records(workdir: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
     """The lines as they stand, but for blank ones; with the record that each holds."""
+    try:
+        check_plain(path, None)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     with path.open("rb") as file:
         for line_of_file in file:
             text = line_of_file.removeprefix(codecs.BOM_UTF8)

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -45,6 +45,35 @@ def stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def heard_interrupts() -> Iterator[Callable[[], None]]:
+    """A function that raises the Ctrl-C which came and was not heard, if one did.
+
+    JAX calls Python from where nothing can be raised, as when garbage is collected: a
+    Ctrl-C that comes then would be dropped.
+    """
+    heard = threading.Event()
+
+    def interrupt(*_: Any) -> None:
+        heard.set()
+        raise KeyboardInterrupt
+
+    def raise_again() -> None:
+        if heard.is_set():
+            raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not is_main or before is not signal.default_int_handler:
+        yield raise_again
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield raise_again
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def ending_signals() -> list[signal.Signals]:

@@ -54,6 +54,12 @@ class Tally(NamedTuple):
         column = np.array([0, 0, np.inf, -np.inf], self.dtype)
         return np.repeat(column[:, None], len(self.names), axis=1)
 
+    def fits(self, cut: Cut) -> bool:
+        """Whether a record of before is of these metrics, for steps to be added to."""
+        there = cut.tally
+        alike = there.shape == (4, len(self.names)) and there.dtype == self.dtype
+        return alike and cut.names in ((), self.names)
+
     def add(
         self, tally: Any, metrics: Mapping[str, jax.Array], taken: Any = True
     ) -> jax.Array:
@@ -149,11 +155,13 @@ class Cut(NamedTuple):
       step: the last one.
       steps: how many they are.
       tally: of these.
+      names: of its metrics; none in a file of an earlier version.
     """
 
     step: int
     steps: int
     tally: Any
+    names: tuple[str, ...] = ()
 
 
 def write_cut(workdir: Path, cut: Cut) -> None:
@@ -187,7 +195,8 @@ def _read_cut(path: Path) -> Cut | None:
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as found:
-        return Cut(int(found["step"]), int(found["steps"]), found["tally"])
+        names = tuple(found["names"].tolist()) if "names" in found else ()
+        return Cut(int(found["step"]), int(found["steps"]), found["tally"], names)
 
 
 def forget_cut(workdir: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpareto_jax._version import __version__
-from mmpareto_jax._whole_files import write_whole
+from mmpareto_jax._whole_files import read_json, write_whole
 from mmpareto_jax.training._config import Config, renamed
 
 if TYPE_CHECKING:  # a resumed run's mistakes need not wait for flax
@@ -23,6 +23,19 @@ if TYPE_CHECKING:  # a resumed run's mistakes need not wait for flax
 _RESULT = "result.json"
 # What a run that is not taken up would write over.
 _OF_A_RUN = ("metrics.jsonl", "checkpoints", "tensorboard", _RESULT)
+
+
+def workdir_of(caller: str, workdir: Any) -> Path:
+    """The directory that a public function was given.
+
+    Raises:
+      TypeError: it is no path.
+    """
+    if not isinstance(workdir, str | Path):
+        raise TypeError(
+            f"{caller}: workdir: expected a path, got {type(workdir).__name__}"
+        )
+    return Path(workdir)
 
 
 def refuse_other_run(workdir: Path, config: Config, resume: bool) -> None:
@@ -132,7 +145,7 @@ def read_config(workdir: str | Path) -> Config:
       ValueError: there is none, or it is not readable, or it has an option or a value
         that this version does not know; or the prepared data that it names are gone.
     """
-    path = Path(workdir) / "config.json"
+    path = workdir_of("read_config", workdir) / "config.json"
     if not path.exists():
         raise ValueError(f"workdir {workdir}: holds no run (no config.json)")
     values = read_record(path).get("config")
@@ -186,8 +199,8 @@ def read_record(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"workdir {path.parent}: unreadable {path.name}: {error}"
         ) from None

@@ -119,6 +119,7 @@ def compare(
     """
     if isinstance(task, Comparison):
         task, comparison, workdir = None, task, comparison
+    _check_types(task, comparison, workdir)
     share = Share(num_processes, process_id, patience)
     return compare_share(
         task,
@@ -146,7 +147,7 @@ def compare_share(
     """One process's share of ``compare``."""
     if workers is None:
         workers = default_workers() if task is None else 1
-    _check(task, workers, together)
+    _check(task, workers, together, progress)
     made, comparison = _settled(task, comparison)
     runs = Runs(task, workers, together)
     tuning = comparison.tuning()
@@ -194,7 +195,30 @@ def _claimed(workdir: Path, comparison: Comparison, share: Share) -> Iterator[Re
         raise
 
 
-def _check(task: Task | None, workers: int, together: Together) -> None:
+def _check_types(task: Any, comparison: Any, workdir: Any) -> None:
+    """Refuses arguments in another order.
+
+    Raises:
+      TypeError: names what was expected.
+    """
+    there = task is None or isinstance(task, Task)
+    right = isinstance(comparison, Comparison) and isinstance(workdir, str | Path)
+    if not (there and right):
+        found = ", ".join(type(x).__name__ for x in (task, comparison, workdir))
+        raise TypeError(
+            "compare: expected (comparison, workdir) or (task, comparison, workdir), a "
+            f"Task, a Comparison and a path, got {found}"
+        )
+
+
+def _check(
+    task: Task | None, workers: int, together: Together, progress: Any = None
+) -> None:
+    if not isinstance(workers, int):
+        raise TypeError(f"workers: expected an integer, got {workers!r:.60}")
+    if not (progress is None or callable(progress)):
+        kind = type(progress).__name__
+        raise TypeError(f"progress: expected a function, got {kind}")
     if workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
     if together != "auto" and not (isinstance(together, int) and together >= 1):

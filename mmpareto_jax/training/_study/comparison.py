@@ -53,6 +53,18 @@ class Comparison:
     tune_seeds: int = 3
 
     def __post_init__(self) -> None:
+        if not isinstance(self.config, Config):
+            raise TypeError(
+                f"config: expected a Config, got {type(self.config).__name__}"
+            )
+        for name, kind in (("methods", str), ("lr_grid", int | float)):
+            values = getattr(self, name)
+            several = isinstance(values, Sequence) and not isinstance(values, str)
+            if not (several and all(isinstance(x, kind) for x in values)):
+                expected = "names" if kind is str else "numbers"
+                raise TypeError(
+                    f"{name}: expected a sequence of {expected}, got {values!r:.60}"
+                )
         # As its runs have them: records are found by these names.
         object.__setattr__(self, "methods", tuple(spelled(m) for m in self.methods))
         for name in ("methods", "lr_grid"):

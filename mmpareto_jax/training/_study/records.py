@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpareto_jax._whole_files import naming, whole_file, write_whole
+from mmpareto_jax._whole_files import check_plain, naming, whole_file, write_whole
 from mmpareto_jax.training._config import Config, renamed
 from mmpareto_jax.training._run.damaged import FOLDER, say
-from mmpareto_jax.training._run.workdir import now, read_record, versions
+from mmpareto_jax.training._run.workdir import now, read_record, versions, workdir_of
 from mmpareto_jax.training._study.comparison import Comparison
 from mmpareto_jax.training._study.run_once import Record
 from mmpareto_jax.training._tasks.criteria import Measure
@@ -188,7 +188,7 @@ def read_runs(workdir: str | Path) -> list[Record]:
     Returns:
       What ``compare`` returned, or what is there of it.
     """
-    records, lost = look(workdir)
+    records, lost = look(workdir_of("read_runs", workdir))
     for path, number in lost.items():
         say(f"{path}: left out {_counted(number)} no record")
     return records
@@ -199,6 +199,10 @@ def look(workdir: str | Path) -> tuple[list[Record], dict[Path, int]]:
     found: dict[Run, Record] = {}
     lost: dict[Path, int] = {}
     for path in _files(Path(workdir)):
+        try:
+            check_plain(path, None)
+        except ValueError as error:
+            raise ValueError(_unreadable(path, str(error))) from None
         text = path.read_bytes()
         for line, record in _lines(text):
             if record is not None:
@@ -222,7 +226,7 @@ def read_comparison(workdir: str | Path) -> Comparison:
       ValueError: there is none, or it is not readable, or has an option or a value that
         this version does not know; or the prepared data that it names are gone.
     """
-    workdir = Path(workdir)
+    workdir = workdir_of("read_comparison", workdir)
     values = read_record(workdir / "comparison.json")
     if not values:
         raise ValueError(f"workdir {workdir}: holds no comparison")

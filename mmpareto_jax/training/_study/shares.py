@@ -41,6 +41,13 @@ class Share:
     watched: Path | None = None
 
     def __post_init__(self) -> None:
+        for name in ("num_processes", "process_id"):
+            if not isinstance(getattr(self, name), int):
+                raise TypeError(
+                    f"{name}: expected an integer, got {getattr(self, name)!r:.60}"
+                )
+        if not isinstance(self.patience, int | float):
+            raise TypeError(f"patience: expected seconds, got {self.patience!r:.60}")
         if self.num_processes < 1:
             raise ValueError(
                 f"num_processes: expected at least 1, got {self.num_processes}"

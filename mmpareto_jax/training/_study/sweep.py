@@ -112,6 +112,15 @@ def sweep(
       Traceback (most recent call last):
       ValueError: settings: expected some of ['as it is', 'batch 16', ...], got batch 7
     """
+    given: Any = config
+    if not (isinstance(given, Config) and isinstance(workdir, str | Path)):
+        found = f"{type(config).__name__}, {type(workdir).__name__}"
+        raise TypeError(f"sweep: expected a Config and a path, got {found}")
+    if isinstance(settings, str) or not isinstance(settings, Sequence) or not settings:
+        raise TypeError(
+            "settings: expected a sequence of names, at least one, got "
+            f"{settings!r:.60}"
+        )
     for name in settings:
         if name not in SETTINGS:
             raise ValueError(f"settings: expected some of {list(SETTINGS)}, got {name}")

@@ -62,6 +62,17 @@ SHARINGS: dict[str, Callable[..., Sharing]] = {
 }
 
 
+def check_fusion(fusion: Any) -> None:
+    """Refuses the name of no fusion.
+
+    Raises:
+      ValueError: names those that there are.
+    """
+    if fusion not in HEADS and fusion not in INTERACTIONS:
+        known = ", ".join([*HEADS, *INTERACTIONS])
+        raise ValueError(f"fusion: expected one of {known}, got {fusion!r:.60}")
+
+
 def make_classifier(
     encoders: Mapping[str, Callable[[nnx.Rngs], Any]],
     fusion: str,
@@ -81,9 +92,7 @@ def make_classifier(
     Raises:
       ValueError: there is no such fusion.
     """
-    if fusion not in HEADS and fusion not in INTERACTIONS:
-        known = ", ".join([*HEADS, *INTERACTIONS])
-        raise ValueError(f"fusion: expected one of {known}, got {fusion!r}")
+    check_fusion(fusion)
     made = {name: make(rngs) for name, make in encoders.items()}
     staged = list(made.values())
     head: Fusion | None = None
@@ -161,7 +170,7 @@ def default_encoder(
     Raises:
       ValueError: another shape.
     """
-    if not 1 <= len(shape) <= 4:
+    if not 1 <= len(shape) <= 4 or 0 in shape:
         expected = "[F], [T, C], [H, W, C] or [T, H, W, C]"
         raise ValueError(
             f"encoder: expected examples of shape {expected}, got {list(shape)}"

@@ -88,6 +88,13 @@ class Task:
 
     def __post_init__(self) -> None:
         check_splits(self.name, self.data)
+        if not isinstance(self.name, str):
+            raise TypeError(f"task: name: expected a str, got {self.name!r:.60}")
+        if not isinstance(self.eval_batch, int):
+            raise TypeError(
+                f"task {self.name}: eval_batch: expected an integer, got "
+                f"{self.eval_batch!r:.60}"
+            )
         if self.eval_batch < 1:
             raise ValueError(
                 f"task {self.name}: eval_batch: expected at least 1, "

@@ -14,7 +14,11 @@ from flax import nnx
 from mmpareto_jax.data import Source, Transform, as_examples, as_transform
 from mmpareto_jax.models import Outputs
 from mmpareto_jax.training._batch import Batch
-from mmpareto_jax.training._tasks.architecture import default_encoder, make_classifier
+from mmpareto_jax.training._tasks.architecture import (
+    check_fusion,
+    default_encoder,
+    make_classifier,
+)
 from mmpareto_jax.training._tasks.base import Task, check_splits
 from mmpareto_jax.training._tasks.criteria import labels
 from mmpareto_jax.training._tasks.labels import check_labels, labelled
@@ -77,6 +81,19 @@ def classification(
       ['accuracy/joint', 'accuracy/gyro', 'accuracy/heart']
     """
     check_splits(name, data)
+    check_fusion(fusion)
+    for what, number in (("width", width), ("num_classes", num_classes)):
+        if number is not None and not isinstance(number, int):
+            raise TypeError(
+                f"task {name}: {what}: expected an integer, got {number!r:.60}"
+            )
+    if width < 4:
+        raise ValueError(f"task {name}: width: expected at least 4, got {width}")
+    if not callable(read) or not isinstance(encoders, Mapping | None):
+        raise TypeError(
+            f"task {name}: expected a function to read by, and modality -> encoder, "
+            f"got {type(read).__name__} and {type(encoders).__name__}"
+        )
     # Of one example at least: `Task` compares the splits.
     shapes = shapes_of(data["train"], read)
     classes = _classes(name, data, tuple(shapes), num_classes)
@@ -124,6 +141,8 @@ def shapes_of(
     example = as_examples(source).take(np.arange(1))
 
     def shape(name: str, x: Any) -> tuple[int, ...]:
+        if np.asarray(x).dtype.kind not in "biuf" and x.dtype != jnp.bfloat16:
+            raise TypeError(f"data: {name}: expected real numbers, got {x.dtype}")
         found = jax.eval_shape(functools.partial(read, name), x)
         return tuple(found.shape[1:])
 

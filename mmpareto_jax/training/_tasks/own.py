@@ -54,7 +54,7 @@ def higher_is_better(
       >>> right.higher
       True
     """
-    return Judge(function, True, percent)
+    return _judge("higher_is_better", function, True, percent)
 
 
 def lower_is_better(
@@ -74,7 +74,13 @@ def lower_is_better(
       >>> lower_is_better(lambda y, batch: abs(y - batch["y"])).higher
       False
     """
-    return Judge(function, False, percent)
+    return _judge("lower_is_better", function, False, percent)
+
+
+def _judge(caller: str, function: Any, higher: bool, percent: bool) -> Judge:
+    if not callable(function):
+        raise TypeError(f"{caller}: expected a function, got {type(function).__name__}")
+    return Judge(function, higher, percent)
 
 
 def task(
@@ -139,6 +145,17 @@ def task(
         raise TypeError(
             f"task {name}: losses: expected name -> function, at least one, got "
             f"{losses!r}"
+        )
+    for what, function in {**losses, "forward": forward}.items():
+        if not callable(function):
+            raise TypeError(
+                f"task {name}: {what}: expected a function, got "
+                f"{type(function).__name__}"
+            )
+    if not isinstance(measures, Mapping | None):
+        raise TypeError(
+            f"task {name}: measures: expected name -> measure, got "
+            f"{type(measures).__name__}"
         )
     judges = dict(measures or {})
     for measure, judge in judges.items():

@@ -57,6 +57,10 @@ def make_task(config: Config) -> Task:
       >>> [m.name for m in make_task(Config(train_examples=32)).measures]
       ['accuracy/joint', 'accuracy/audio', 'accuracy/visual']
     """
+    given: Any = config
+    if not isinstance(given, Config):
+        kind = type(given).__name__
+        raise TypeError(f"make_task: expected a Config, got {kind}")
     if is_own(config.task):
         return _referred(config)
     several = config.task in MULTI_TASK

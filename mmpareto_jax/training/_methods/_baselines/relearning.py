@@ -43,6 +43,8 @@ def purity(features: np.ndarray, label: np.ndarray, *, seed: int = 0) -> float:
     """
     from sklearn.cluster import KMeans
 
+    if not np.isfinite(features).all():
+        raise ValueError("purity: features: expected finite numbers")
     classes, codes = np.unique(label, return_inverse=True)
     clusters = KMeans(len(classes), n_init=4, random_state=seed).fit_predict(features)
     counts = np.zeros((len(classes), len(classes)))
