@@ -22,6 +22,7 @@ def constant(weights: Sequence[float] | jax.Array) -> Weighting:
       The weighting.
 
     Raises:
+      TypeError: an argument is of another type.
       ValueError: `weights` is not a vector; in ``init``, a group has another K.
 
     Example:
