@@ -49,6 +49,7 @@ def accumulate(
       float64 for float64 gradients; gradients come back in their own dtypes.
 
     Raises:
+      TypeError: an argument is of another type.
       ValueError: n < 1; `argnum` is the position of the parameters, or of no argument
         (a batch given by keyword); the batch has no arrays; one of its leaves cannot
         be divided, named by its path.

@@ -261,6 +261,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
       Field name -> value, for the fields that the file has.
 
     Raises:
+      TypeError: an argument is of another type.
       ValueError: not readable, of more than 1 MiB, not of that format, or an unknown
         field, or one twice.
     """

@@ -56,7 +56,6 @@ def aligned_mtl(
       Senushkin et al., Independent Component Alignment for Multi-Task Learning, CVPR
       2023, https://arxiv.org/abs/2305.19000, algorithm 1.
     """
-    check_vector("aligned_mtl", "preference", preference)
     if scale not in _SCALES:
         raise ValueError(f"aligned_mtl: scale must be one of {_SCALES}, got {scale!r}.")
     if isinstance(preference, Mapping):
@@ -65,6 +64,7 @@ def aligned_mtl(
             "aligned_mtl",
             preference=preference,
         )
+    check_vector("aligned_mtl", "preference", preference)
 
     def weights(gramian: jax.Array) -> jax.Array:
         default = 1.0 / len(gramian)

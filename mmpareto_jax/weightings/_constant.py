@@ -25,6 +25,7 @@ def constant(weights: PerObjective, *, others: float | None = None) -> Weighting
       The weighting.
 
     Raises:
+      TypeError: an argument is of another type.
       ValueError: `weights` is not a vector, or empty, or `others` is given with one; in
         ``init``, a group has another K; in ``aggregate``, `weights` names an objective
         that does not exist, or lacks one.

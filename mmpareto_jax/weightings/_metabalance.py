@@ -77,7 +77,7 @@ def metabalance(
     check_share("metabalance", "relax", relax)
     check_decay("metabalance", "beta", beta)
     if not isinstance(target, str):
-        check_integer("metabalance", "target", target, 0)
+        check_integer("metabalance", "target", target)
     if strategy not in _STRATEGIES:
         raise ValueError(
             f"metabalance: strategy must be one of {_STRATEGIES}, got {strategy!r}."

@@ -101,7 +101,7 @@ def pcd(
     else:
         check_share("pcd", "tau", tau)
     if not isinstance(primary, str):
-        check_integer("pcd", "primary", primary, 0)
+        check_integer("pcd", "primary", primary)
     make = functools.partial(_pcd, tau, beta, eps)
     return by_position(make, "pcd", "primary", primary)
 

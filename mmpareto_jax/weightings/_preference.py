@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmpareto_jax.weightings._arguments import check_vector
 from mmpareto_jax.weightings._weighting import Aggregator, Names, Rule
 
 PerObjective: TypeAlias = "Sequence[float] | jax.Array | Mapping[str, float]"
@@ -59,6 +60,8 @@ def by_name(
       for each group, whose objectives' names are known then.
     """
     mappings = {k: x for k, x in given.items() if isinstance(x, Mapping)}
+    for argument, values in mappings.items():
+        check_vector(name, argument, list(values.values()))
     if not mappings:
         return make(**given)
 

@@ -259,6 +259,7 @@ def evaluate(
       found, and its ``finished`` True whatever became of the run.
 
     Raises:
+      TypeError: an argument is of another type.
       ValueError: the directory holds no run, one that is not readable, or no
         checkpoint, or one that is damaged or has other parameters; or the data are not
         there.

@@ -32,6 +32,7 @@ class Comparison:
       tune_seeds: runs for each method and learning rate, 1 to 10,000, with other seeds.
 
     Raises:
+      TypeError: an argument is of another type.
       ValueError: no method or no learning rate, or one of them twice; a method or a
         learning rate that `config` cannot have; too few runs.
 

@@ -101,6 +101,7 @@ def sweep(
       A row for each setting, in their order; none in other processes than the first.
 
     Raises:
+      TypeError: an argument is of another type.
       ValueError: an unknown setting; as of ``Comparison`` (a learning rate twice, too
         few runs, an option that `config` cannot have beside a setting) and of
         ``compare`` (a directory that holds another comparison).

@@ -57,6 +57,7 @@ class Task:
       built_in: whether a config's ``task`` names it, and its options made its model.
 
     Raises:
+      TypeError: an argument is of another type.
       ValueError: the splits are not these three; examples of one have other names or
         shapes than those of another, or something called "mask", which evaluation adds;
         or batches of none.

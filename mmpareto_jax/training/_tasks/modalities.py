@@ -65,6 +65,7 @@ def classification(
       The task.
 
     Raises:
+      TypeError: an argument is of another type.
       ValueError: a split or "label" is missing, no modality, splits with different
         modalities, labels that are not integers from 0 to the number of classes − 1, an
         encoder is missing or of no modality, or an unknown fusion.

@@ -49,6 +49,7 @@ def make_task(config: Config) -> Task:
       them in ``measures``, the main one first. No model is made yet.
 
     Raises:
+      TypeError: an argument is of another type.
       ValueError: its data are not there, or do not fit; or its module or function is
         not there, or returns no task.
 
