@@ -151,7 +151,7 @@ def read_config(workdir: str | Path) -> Config:
     values = read_record(path).get("config")
     try:
         if not isinstance(values, dict):
-            raise TypeError("holds no config")
+            raise ValueError("holds no config")
         return Config(**renamed(values))
     except (ValueError, TypeError) as error:
         raise ValueError(
