@@ -116,6 +116,21 @@ def test_gradients_at_the_features_are_probed_at_the_parameters():
     assert found.groups["left+right"].update_norm > 0
 
 
+def test_what_is_not_finite_before_the_features_is_theirs():
+    config = dataclasses.replace(
+        CONFIG, task="multi-digits", method="mgda", gradients="features"
+    )
+    task = make_task(config)
+    program = make_program(config, task)
+    batch = dict(next(train_batches(task.data["train"], batch_size=16, seed=0)))
+    batch["image"] = np.full_like(batch["image"], np.nan)
+    before = jax.tree.map(np.asarray, program.state.params)
+    after, metrics = program.step(program.state, batch)
+    assert metrics["nonfinite"]
+    assert metrics[f"{program.groups.group_of('features')}/nonfinite"]
+    jax.tree.map(np.testing.assert_array_equal, before, after.params)
+
+
 def test_nothing_is_probed_unless_asked(run):
     assert run.config.probe_every == 0
     assert not probes(run.workdir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from mmpareto_jax.training._run.state import TrainState
 
 Flags = dict[str, jax.Array]
 _PARAMS = "params/"
+_FEATURES = "features"
 
 
 class Faults(NamedTuple):
@@ -139,9 +141,20 @@ def _of_group(
     return [
         x
         for name, x in spoiled.items()
-        if name.startswith(_PARAMS)
-        and groups.group_of(name.removeprefix(_PARAMS)) == group
+        if name.startswith(_PARAMS) and _group_of(name, groups) == group
     ]
+
+
+def _group_of(name: str, groups: mmp.ObjectiveGroups) -> str:
+    """The group of a parameter.
+
+    Those of gradients at the features name only what comes after these: what comes
+    before is theirs.
+    """
+    for path in (name.removeprefix(_PARAMS), name):
+        with contextlib.suppress(ValueError):
+            return groups.group_of(path)
+    return groups.group_of(_FEATURES)
 
 
 def _spoiled(new: Mapping[str, Any], old: Mapping[str, Any]) -> Flags:
