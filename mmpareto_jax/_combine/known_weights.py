@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._combine.kinds import Weights
+from mmpareto_jax._gradients.groups import PyTree
 from mmpareto_jax._gramians.gramian import (
     Gramians,
     exponents_of,
@@ -20,8 +21,15 @@ from mmpareto_jax._gramians.gramian import (
 Scale: TypeAlias = tuple[jax.Array, jax.Array]
 
 
-# A pass begins with weights that are not further from 1 than this as they are.
-_MODERATE = 2.0**60
+# How far from 1 weights may be, that a pass begins with them as they are; with any that
+# float16 has, they or their products with gradients could leave its range.
+_FAR, _NOT_AT_ALL = 2.0**60, 1.0
+
+
+def reach_of(params: PyTree) -> float:
+    """How far from 1 the weights may be that a pass to these parameters begins with."""
+    half = any(jnp.result_type(x) == jnp.float16 for x in jax.tree.leaves(params))
+    return _NOT_AT_ALL if half else _FAR
 
 
 class Known(NamedTuple):
@@ -53,6 +61,7 @@ def known_weights(
     weights: Mapping[str, Weights],
     gramians: Mapping[str, Gramians],
     members: Mapping[str, list[str]],
+    reach: float,
 ) -> Known:
     """The weights of the gradients themselves.
 
@@ -60,6 +69,7 @@ def known_weights(
       weights: group -> those of gradients that are divided by the Gramian's rows.
       gramians: of each group of several objectives.
       members: group -> the paths of its parameters.
+      reach: of the parameters.
     """
     groups: dict[str, jax.Array] = {}
     known = Known(groups, {}, {}, {})
@@ -67,9 +77,11 @@ def known_weights(
         if name in gramians:
             rows, given = gramians[name].rows, weights[name]
             if given.leaves is None:
-                groups[name], known.group_scales[name] = _factors(given.group, rows)
+                groups[name], known.group_scales[name] = _factors(
+                    given.group, rows, reach
+                )
             for path, x in zip(own, given.leaves or (), strict=False):
-                known.leaves[path], known.leaf_scales[path] = _factors(x, rows)
+                known.leaves[path], known.leaf_scales[path] = _factors(x, rows, reach)
         elif name in weights:
             size = _size(weights[name].group)
             groups[name] = weights[name].group / size
@@ -77,18 +89,21 @@ def known_weights(
     return known
 
 
-def alike(weights: jax.Array, rows: Mapping[str, tuple[int, ...]]) -> Known:
+def alike(
+    weights: jax.Array, rows: Mapping[str, tuple[int, ...]], reach: float
+) -> Known:
     """From weights [K] that are the same in every group.
 
     Args:
       weights: in the order of the backward pass's objectives.
       rows: group -> the objectives that reach it; where one of their weights is not
         finite, all of the group shows it.
+      reach: of the parameters.
     """
     finite = jnp.isfinite(weights)
     usable = jnp.where(finite, weights, 0)
     one = jnp.ones_like(usable[0])
-    size = jnp.where(_is_moderate(usable), one, _size(usable))
+    size = jnp.where(_is_moderate(usable, reach), one, _size(usable))
     scales = {
         name: (one, jnp.where(finite[jnp.array(own)].all(), size, jnp.nan))
         for name, own in rows.items()
@@ -97,7 +112,9 @@ def alike(weights: jax.Array, rows: Mapping[str, tuple[int, ...]]) -> Known:
     return Known(weights / size, {}, scales, {})
 
 
-def _factors(weights: jax.Array, rows: jax.Array) -> tuple[jax.Array, Scale]:
+def _factors(
+    weights: jax.Array, rows: jax.Array, reach: float
+) -> tuple[jax.Array, Scale]:
     """What a pass begins with, from weights of divided gradients; and its scale.
 
     It is the weights of the gradients themselves, wherever these are not far from 1: a
@@ -107,15 +124,15 @@ def _factors(weights: jax.Array, rows: jax.Array) -> tuple[jax.Array, Scale]:
     own = shifted(weights, -exponents)
     middle, size = _middle(rows), _size(weights)
     factors = shifted(weights, exponents_of(middle) - exponents_of(size) - exponents)
-    plain, one = _is_moderate(own), jnp.ones_like(size)
+    plain, one = _is_moderate(own, reach), jnp.ones_like(size)
     scale = jnp.where(plain, one, middle), jnp.where(plain, one, size)
     return jnp.where(plain, own, factors), scale
 
 
-def _is_moderate(weights: jax.Array) -> jax.Array:
+def _is_moderate(weights: jax.Array, reach: float) -> jax.Array:
     """Whether a pass may begin with them: the largest is not far from 1."""
     largest = jnp.max(jnp.abs(weights))
-    return (largest > 1 / _MODERATE) & (largest < _MODERATE)
+    return (largest > 1 / reach) & (largest < reach)
 
 
 # Traced and lowered once for all parameters of one shape.

@@ -18,7 +18,7 @@ from mmpareto_jax._combine.guard import (
     usable_groups,
 )
 from mmpareto_jax._combine.kinds import Weights
-from mmpareto_jax._combine.known_weights import Known, known_weights
+from mmpareto_jax._combine.known_weights import Known, known_weights, reach_of
 from mmpareto_jax._combine.state import AggregateState
 from mmpareto_jax._combine.weighted_pass import Step, members, unread_gramians
 from mmpareto_jax._gradients.groups import ObjectiveGroups, PyTree
@@ -215,7 +215,7 @@ def _with_singles(
     own = members(groups, params)
     alone = {k: Weights(jnp.ones(1)) for k in own if len(groups.groups[k]) == 1}
     found = {k: x for k, x in weights.items() if x is not None}
-    return known_weights(found | alone, gramians, own)
+    return known_weights(found | alone, gramians, own, reach_of(params))
 
 
 def _with_weights(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmpareto_jax._combine.aggregate import Aggregation
-from mmpareto_jax._combine.known_weights import Known, alike, known_weights
+from mmpareto_jax._combine.known_weights import Known, alike, known_weights, reach_of
 from mmpareto_jax._combine.state import AggregateState
 from mmpareto_jax._gradients.backward import Pulled
 from mmpareto_jax._gradients.dtypes import wide
@@ -43,11 +43,13 @@ class Step(NamedTuple):
         )
         if everywhere is None:
             own = members(self.groups, self.params)
-            return known_weights(weights, gramians, own), state
+            reach = reach_of(self.params)
+            return known_weights(weights, gramians, own, reach), state
         order = [self.groups.objectives.index(x) for x in self.pulled.names]
         paths = zip(named_leaves(self.params), self.rows, strict=True)
         rows = {self.groups.group_of(path): x for (path, _), x in paths}
-        return alike(everywhere[jnp.array(order)], rows), state
+        reach = reach_of(self.params)
+        return alike(everywhere[jnp.array(order)], rows, reach), state
 
     def weighted(self, rule: Aggregation, known: Known, *, again: bool) -> PyTree:
         """The gradient of weighted losses, in a pass of its own; see ``sums``."""
