@@ -80,12 +80,16 @@ def test_prints_many_parameters_shortly():
         ({"a": ("x",)}, ("y",), "unknown objective 'x' in group 'a'"),
         ({"a": ("x", "x")}, None, "group 'a' names an objective twice"),
         ({"a": ("x",)}, ("x", "x"), "objectives must differ"),
-        ({"a": "joint"}, None, "group 'a' must be a sequence of names"),
     ],
 )
 def test_errors(prefixes, objectives, match):
     with pytest.raises(ValueError, match=f"ObjectiveGroups: .*{match}"):
         mmp.ObjectiveGroups.from_prefixes(prefixes, objectives)
+
+
+def test_a_word_is_no_sequence_of_names():
+    with pytest.raises(TypeError, match="group 'a' must be a sequence of names"):
+        mmp.ObjectiveGroups.from_prefixes({"a": "joint"})
 
 
 def test_unknown_group():

@@ -47,6 +47,15 @@ def refusal(workdir):
     return message
 
 
+def test_what_was_made_for_a_lock_is_gone(tmp_path):
+    with locked(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b" / "lock").exists()
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(OSError, match="too long"), locked(tmp_path / "a" / ("b" * 300)):
+        pass
+    assert not (tmp_path / "a").exists()
+
+
 def test_another_process_is_named_and_what_it_leaves_is_no_lock(tmp_path):
     with holder(tmp_path) as process:
         message = refusal(tmp_path)

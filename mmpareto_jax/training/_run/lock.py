@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmpareto_jax._whole_files import naming
@@ -42,8 +42,12 @@ def locked(workdir: Path, name: str = "lock") -> Iterator[None]:
     Raises:
       ValueError: another process, or another run of this one, writes to it.
     """
-    made = not workdir.exists()
-    workdir.mkdir(parents=True, exist_ok=True)
+    made = [x for x in (workdir, *workdir.parents) if not os.path.exists(x)]
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        _remove([x for x in made if os.path.exists(x)])
+        raise
     path = workdir / name
     with naming(path):
         descriptor = _taken(path)
@@ -53,9 +57,14 @@ def locked(workdir: Path, name: str = "lock") -> Iterator[None]:
     finally:
         if descriptor in _held:  # not in a process that was forked
             _let_go(path, descriptor)
-            if made:
-                with contextlib.suppress(OSError):  # it is in use now
-                    workdir.rmdir()
+            _remove(made)
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    """The innermost first, up to one that is in use now."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _let_go(path: Path, descriptor: int) -> None:
