@@ -124,7 +124,9 @@ def _factors(
     own = shifted(weights, -exponents)
     middle, size = _middle(rows), _size(weights)
     factors = shifted(weights, exponents_of(middle) - exponents_of(size) - exponents)
-    plain, one = _is_moderate(own, reach), jnp.ones_like(size)
+    # What comes to little is better computed as much, and made small at the end.
+    plain = _is_moderate(own, reach) & (size > 1 / reach)
+    one = jnp.ones_like(size)
     scale = jnp.where(plain, one, middle), jnp.where(plain, one, size)
     return jnp.where(plain, own, factors), scale
 
