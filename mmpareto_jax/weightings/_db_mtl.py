@@ -94,17 +94,7 @@ def db_mtl(beta: float = 0.9, *, sigma: float = 0.5) -> Aggregator:
         own = norms_of(g.total)
         weights = jnp.where(active, longest / jnp.where(own == 0, 1.0, own), 0.0)
         updates = [weighted_sum(weights, x, g.rows) for x in means]
-        placed = [_placed_like(*x) for x in zip(state.means, means, strict=True)]
         usable = jnp.all(jnp.isfinite(divisors))
-        return updates, kept(usable, DBMTLState(step, placed), state)
+        return updates, kept(usable, DBMTLState(step, means), state)
 
     return Aggregator(init, combine, ("losses",))
-
-
-def _placed_like(old: jax.Array, new: jax.Array) -> jax.Array:
-    """The new array where the old one lies: on Explicit axes its type says where."""
-    place = jax.typeof(old).sharding
-    if place.mesh.empty or place == jax.typeof(new).sharding:
-        return new
-    moved: jax.Array = jax.sharding.reshard(new, place)
-    return moved

@@ -221,12 +221,21 @@ def kept(usable: jax.Array, new: State, old: State) -> State:
       new: the state that it returned.
       old: the state that it was given.
     """
-    new = jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), new, old)
+    new = jax.tree.map(lambda a, b: _placed_like(b, jnp.asarray(a, b.dtype)), new, old)
     for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
         if jnp.issubdtype(b.dtype, jnp.inexact):
             # An infinity that a rule has begun with is its own affair.
             usable &= jnp.all(jnp.isfinite(a) | (a == b))
     return jax.tree.map(lambda a, b: jnp.where(usable, a, b), new, old)
+
+
+def _placed_like(old: jax.Array, new: jax.Array) -> jax.Array:
+    """The new array where the old one lies: on Explicit axes its type says where."""
+    place = jax.typeof(old).sharding
+    if place.mesh.empty or place == jax.typeof(new).sharding:
+        return new
+    moved: jax.Array = jax.sharding.reshard(new, place)
+    return moved
 
 
 def zero_where_stationary(weights: jax.Array, gramian: jax.Array) -> jax.Array:
