@@ -148,7 +148,8 @@ def test_a_run(run, tmp_path):
     assert {k: value for k, value, _ in options[1:]} == {
         k: str(x)
         for k, x in read_config(run.workdir).to_dict().items()
-        if k not in ("alpha", "sharing", "gradients", "right_noise", "num_tasks")
+        if k
+        not in ("alpha", "primary", "sharing", "gradients", "right_noise", "num_tasks")
     }
     changed = (
         "Not by default: train_examples = 64, steps = 7, batch_size = 16, lr = 0.02"
