@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import sysconfig
 import traceback
@@ -23,7 +24,6 @@ _LESS = {
     "prepare": "--workers or --size",
 }
 _PACKAGE = Path(__file__).parents[1]
-_LIBRARIES = tuple(Path(path) for path in set(sysconfig.get_paths().values()))
 
 
 def tell(error: BaseException, command: str, *, debug: bool) -> int:
@@ -99,11 +99,17 @@ def _place(error: BaseException) -> str:
     return ""
 
 
+@functools.cache
+def _libraries() -> tuple[Path, ...]:
+    """Where the code of libraries lies; only a fault waits for that."""
+    return tuple(Path(path) for path in set(sysconfig.get_paths().values()))
+
+
 def _own_lines(step: TracebackType | None) -> Iterator[str]:
     while step is not None:
         path = Path(step.tb_frame.f_code.co_filename)
         known = path.is_relative_to(_PACKAGE) or any(
-            map(path.is_relative_to, _LIBRARIES)
+            map(path.is_relative_to, _libraries())
         )
         if path.suffix == ".py" and not known:
             yield f"{path}, line {step.tb_lineno}"
