@@ -55,10 +55,14 @@ def can_mount():
         return False
 
 
+# The tests may run in the background, where a child would ignore these.
+AS_IN_A_TERMINAL = ("env", "--default-signal=HUP,INT")
+
+
 def started(arguments, **others):
     """A command in a group of its own, with its output."""
     return subprocess.Popen(
-        [sys.executable, "-m", "mmpareto_jax", *map(str, arguments)],
+        [*AS_IN_A_TERMINAL, sys.executable, "-m", "mmpareto_jax", *map(str, arguments)],
         env=environment(**others),
         cwd=PLACE,
         stdout=subprocess.PIPE,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import faults
 import pytest
 
 import mmpareto_jax
@@ -48,6 +49,7 @@ def command(workdir, *more):
 def started(call, **how):
     """The process; it is not left behind."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    call = [*faults.AS_IN_A_TERMINAL, *call]
     process = subprocess.Popen(call, **{**pipes, **how}, cwd=ROOT)
     try:
         yield process
