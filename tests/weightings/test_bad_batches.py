@@ -110,7 +110,9 @@ def test_nothing_is_left_of_a_bad_batch(name, way, bad, where):
     assert all(is_finite(state) for _, state in found)
     update = found.pop(where)[0]
     assert all(is_finite(u) for u, _ in found)
-    if bad == "all zero":
+    if bad == "all zero" and name == "moco":
+        assert where == 0 or np.any(update != 0)  # what it has tracked goes on
+    elif bad == "all zero":
         np.testing.assert_array_equal(update, 0)
         if name in ("db_mtl", "geometric_mean", "gradnorm", "imtl_l", "stch"):
             assert_same(found, plain)
