@@ -38,8 +38,8 @@ def cosmos(
       >>> import jax.numpy as jnp
       >>> import mmpareto_jax as mmp
       >>> weights, _ = mmp.weightings.cosmos(1.0).weights(jnp.array([1.0, 3.0]), ())
-      >>> print(weights.round(2))
-      [0.37 0.54]
+      >>> print([f"{x:.2f}" for x in weights])
+      ['0.37', '0.54']
 
     References:
       Ruchte & Grabocka, Scalable Pareto Front Approximation for Deep Multi-Objective
