@@ -45,10 +45,15 @@ def tied_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
 def _begin(hears: Any) -> None:
     # Ctrl-C in a terminal reaches all of them: the first process says what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, args=[hears], daemon=True).start()
+    end_with_the_parent(hears)
 
 
-def _end_with_the_parent(hears: Any) -> None:
+def end_with_the_parent(hears: Any) -> None:
+    """From here on this process ends when the other end of a pipe is closed."""
+    threading.Thread(target=_wait_for_its_end, args=[hears], daemon=True).start()
+
+
+def _wait_for_its_end(hears: Any) -> None:
     with contextlib.suppress(EOFError, OSError):
         hears.recv()
     os._exit(1)

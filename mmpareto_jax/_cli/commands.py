@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import math
 import os
 import sys
 import warnings
@@ -74,18 +73,25 @@ def _resumed(workdir: str) -> str:
 
 def _diverged(result: Result) -> str:
     """What became of it, which checkpoint is left, and what to do."""
-    config, main = result.config, result.measures[0].name
+    config = result.config
+    way_out = (
+        f"lower --lr (now {config.lr:g}), or see --on-nonfinite, and train to another "
+        "--workdir"
+    )
+    if result.is_unscored and not result.nonfinite.steps:
+        return (
+            "mmpareto: the run diverged: no checkpoint has a finite score on "
+            f"validation; {way_out}"
+        )
     kept = []
     if config.ends_after is not None:
         kept.append(f"checkpoint {int(result.state.step)} is the state before them")
-    score = result.scores["validation"][main]
-    if result.checkpoint == "best" and math.isfinite(score):
+    if result.checkpoint == "best" and not result.is_unscored:
         kept.append(f"the best on validation is checkpoint {result.step}")
     said = [result.nonfinite.said(config.on_nonfinite), *kept]
     return (
         f"mmpareto: the run diverged at step {result.nonfinite.last}: "
-        f"{'; '.join(said)}; lower --lr (now {config.lr:g}), or see --on-nonfinite, "
-        "and train to another --workdir"
+        f"{'; '.join(said)}; {way_out}"
     )
 
 

@@ -10,11 +10,11 @@ from mmpareto_jax.training._report.run_figures import draw_figures as draw_figur
 from mmpareto_jax.training._report.sweep_figure import draw_sweep as draw_sweep
 from mmpareto_jax.training._run.callbacks import Callback as Callback
 from mmpareto_jax.training._run.callbacks import Start as Start
-from mmpareto_jax.training._run.loop import evaluate as evaluate
 from mmpareto_jax.training._run.loop import train as train
 from mmpareto_jax.training._run.metrics import conflict_share as conflict_share
 from mmpareto_jax.training._run.metrics import read_metrics as read_metrics
 from mmpareto_jax.training._run.result import Result as Result
+from mmpareto_jax.training._run.run import evaluate as evaluate
 from mmpareto_jax.training._run.workdir import read_config as read_config
 from mmpareto_jax.training._run.writers import JsonLines as JsonLines
 from mmpareto_jax.training._run.writers import TensorBoard as TensorBoard

@@ -46,6 +46,19 @@ def lines(seen=lambda y: y):
     )
 
 
+def unscored():
+    """`lines`, and a measure that is a number for no example."""
+    wrong = training.lower_is_better(lambda y, b: abs(y[:, 0]) * float("nan"))
+    return training.task(
+        lambda rngs: nnx.Linear(2, 2, rngs=rngs),
+        {"left": lambda y, batch: (y[:, 0] - batch["left"]) ** 2},
+        _DATA,
+        {"error": wrong},
+        name="unscored",
+        forward=lambda model, batch: model(batch["x"]),
+    )
+
+
 def sensors():
     """Two modalities of one label."""
     data = {

@@ -332,6 +332,19 @@ def without_time(record):
     return {k: x for k, x in record.items() if k not in ("seconds", "together")}
 
 
+def test_a_run_without_a_finite_score_has_diverged(tmp_path, capsys):
+    """Every step is finite, and what the last one led to has no score."""
+    command = ["train", "small_tasks:unscored", "--steps", "2", "--batch-size", "16"]
+    assert main([*command, "--workdir", str(tmp_path)]) == 4
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "the run diverged: no checkpoint has a finite score on validation" in said
+    assert "--lr (now" in said
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert (record["diverged"], record["finished"]) == (True, True)
+    assert record["checkpoint"] == "latest"
+    assert evaluate(tmp_path, task=small_tasks.unscored()).diverged
+
+
 def test_a_run_that_diverges_does_not_disturb_those_beside_it():
     config = config_of(LINES, dataclasses.replace(CONFIG, method="uniform"))
     configs = [

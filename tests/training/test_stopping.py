@@ -16,7 +16,7 @@ import pytest
 
 import mmpareto_jax
 from mmpareto_jax import training
-from mmpareto_jax.training._run import loop
+from mmpareto_jax.training._run import run
 
 pytestmark = pytest.mark.slow
 
@@ -83,14 +83,14 @@ def assert_has_stopped(workdir):
 
 def test_a_ctrl_c_that_jax_drops_while_a_run_is_prepared_ends_it(tmp_path, monkeypatch):
     """As of its callback of the garbage collection, out of which nothing is raised."""
-    whole = loop.make_program
+    whole = run.make_program
 
     def dropping(*args, **options):
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         return whole(*args, **options)
 
-    monkeypatch.setattr(loop, "make_program", dropping)
+    monkeypatch.setattr(run, "make_program", dropping)
     config = training.Config(epochs=1, train_examples=16, batch_size=16, width=8)
     # A worker of the tests may ignore it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

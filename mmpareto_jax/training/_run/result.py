@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 from mmpareto_jax import ObjectiveGroups
@@ -31,7 +32,8 @@ class Result:
         parameters on which several objectives act.
       nonfinite: how many steps up to now were not finite, and whose fault it was.
       diverged: whether such steps have ended the run; or, where ``on_nonfinite`` is
-        "continue", whether its last step was one.
+        "continue", whether its last step was one; or whether the main measure is not
+        finite on validation.
       groups: which objectives act on which parameters.
       measures: what of the scores is reported, the main one first.
       state: the state at the end of the run (after ``evaluate``: the checkpoint's).
@@ -49,3 +51,8 @@ class Result:
     groups: ObjectiveGroups
     measures: tuple[Measure, ...]
     state: TrainState = dataclasses.field(repr=False)
+
+    @property
+    def is_unscored(self) -> bool:
+        """Whether the main measure is not finite on validation."""
+        return not math.isfinite(self.scores["validation"][self.measures[0].name])

@@ -9,10 +9,11 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
+
+from mmpareto_jax._processes import end_with_the_parent
 
 _PROCESSES_ON_CPU = 2
 _MEMORY = 0.9  # of a GPU, for all processes on it
@@ -196,19 +197,12 @@ def pool(workers: int) -> Iterator[Pool]:
     tells.close()
 
 
-def _end_with_the_parent(hears: Any) -> None:
-    with contextlib.suppress(EOFError, OSError):
-        hears.recv()
-    os._exit(1)
-
-
 def _begin(
     numbers: Any, workers: int, gpus: tuple[str, ...], hears: Any, doing: Any
 ) -> None:
     """In a worker: takes the next number, and its GPU before the backend starts."""
     global _doing, _number
-    watch = threading.Thread(target=_end_with_the_parent, args=[hears], daemon=True)
-    watch.start()
+    end_with_the_parent(hears)
     # A terminal sends both to all: the parent answers, and the workers end with it.
     for name in (signal.SIGINT, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
