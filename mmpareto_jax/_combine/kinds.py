@@ -13,7 +13,8 @@ from mmpareto_jax._gradients.groups import ObjectiveGroups
 from mmpareto_jax._gradients.losses import as_array
 from mmpareto_jax._gramians.gramian import Gramians, combine
 from mmpareto_jax.weightings import Aggregator, LossWeighting, Weighting
-from mmpareto_jax.weightings._weighting import Rule, for_names, kept
+from mmpareto_jax.weightings._memory import kept
+from mmpareto_jax.weightings._weighting import Rule, for_names
 
 State: TypeAlias = Any
 OfLeaf: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

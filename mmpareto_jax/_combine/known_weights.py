@@ -10,12 +10,8 @@ import jax.numpy as jnp
 
 from mmpareto_jax._combine.kinds import Weights
 from mmpareto_jax._gradients.groups import PyTree
-from mmpareto_jax._gramians.gramian import (
-    Gramians,
-    exponents_of,
-    power_below,
-    shifted,
-)
+from mmpareto_jax._gramians.gramian import Gramians
+from mmpareto_jax._gramians.powers import exponents_of, power_below, shifted
 
 # What a pass's result is divided by, and then multiplied by.
 Scale: TypeAlias = tuple[jax.Array, jax.Array]

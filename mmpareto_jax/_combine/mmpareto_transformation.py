@@ -13,8 +13,8 @@ import optax
 
 from mmpareto_jax._combine.aggregate import aggregate, transformation
 from mmpareto_jax._gradients.groups import Objectives
-from mmpareto_jax._gramians.gramian import power_below
 from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax._gramians.powers import power_below
 from mmpareto_jax.weightings import _mmpareto as rules
 
 

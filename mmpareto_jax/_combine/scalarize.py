@@ -18,7 +18,8 @@ from mmpareto_jax._gradients.losses import (
     stacked,
 )
 from mmpareto_jax.weightings import LossWeighting
-from mmpareto_jax.weightings._weighting import for_names, kept
+from mmpareto_jax.weightings._memory import kept
+from mmpareto_jax.weightings._weighting import for_names
 
 
 def scalarize(

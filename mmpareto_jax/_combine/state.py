@@ -11,13 +11,9 @@ import numpy as np
 import optax
 
 from mmpareto_jax._combine.kinds import Weights
-from mmpareto_jax._gramians.gramian import (
-    Gramians,
-    exponents_of,
-    power_below,
-    shifted,
-)
+from mmpareto_jax._gramians.gramian import Gramians
 from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax._gramians.powers import exponents_of, power_below, shifted
 
 
 class AggregateState(NamedTuple):

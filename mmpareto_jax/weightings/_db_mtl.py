@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from mmpareto_jax._gramians.gramian import combine as weighted_sum
 from mmpareto_jax._gramians.gramian import group_gramians, norms_of
 from mmpareto_jax.weightings._arguments import check_at_least, check_decay
-from mmpareto_jax.weightings._weighting import Aggregator, kept, required
+from mmpareto_jax.weightings._memory import kept
+from mmpareto_jax.weightings._weighting import Aggregator, required
 
 
 class DBMTLState(NamedTuple):

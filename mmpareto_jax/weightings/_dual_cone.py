@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmpareto_jax._gramians.active_set import nonnegative_qp
-from mmpareto_jax._gramians.gramian import norms_of, power_below
+from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax._gramians.min_norm import SolverReport
+from mmpareto_jax._gramians.powers import power_below
 from mmpareto_jax.weightings._arguments import is_known
 from mmpareto_jax.weightings._weighting import Weighting, rows_or_ones
 

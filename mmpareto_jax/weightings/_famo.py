@@ -11,14 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from mmpareto_jax.weightings._arguments import check_optimizer, check_vector
+from mmpareto_jax.weightings._memory import Learned, kept, learn, learned
 from mmpareto_jax.weightings._preference import PerObjective, by_name, preference_of
-from mmpareto_jax.weightings._weighting import (
-    Learned,
-    LossWeighting,
-    kept,
-    learn,
-    learned,
-)
+from mmpareto_jax.weightings._weighting import LossWeighting
 
 
 class FAMOState(NamedTuple):

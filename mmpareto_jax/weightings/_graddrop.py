@@ -11,13 +11,9 @@ import numpy as np
 
 from mmpareto_jax._gradients.dtypes import wide
 from mmpareto_jax.weightings._arguments import check_integer, check_vector
+from mmpareto_jax.weightings._memory import RandomState, next_key, random_state
 from mmpareto_jax.weightings._preference import PerObjective, by_name
-from mmpareto_jax.weightings._weighting import (
-    Aggregator,
-    RandomState,
-    next_key,
-    random_state,
-)
+from mmpareto_jax.weightings._weighting import Aggregator
 
 
 def graddrop(leak: PerObjective | None = None, *, seed: int = 0) -> Aggregator:

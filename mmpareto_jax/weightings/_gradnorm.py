@@ -10,15 +10,8 @@ import optax
 
 from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax.weightings._arguments import check_at_least, check_optimizer
-from mmpareto_jax.weightings._weighting import (
-    Learned,
-    Weighting,
-    kept,
-    learn,
-    learned,
-    required,
-    rows_or_ones,
-)
+from mmpareto_jax.weightings._memory import Learned, kept, learn, learned
+from mmpareto_jax.weightings._weighting import Weighting, required, rows_or_ones
 
 
 class GradNormState(NamedTuple):

@@ -11,13 +11,8 @@ from jax import lax
 from mmpareto_jax._gradients.manual import vary_like
 from mmpareto_jax._gramians.gramian import norms_of
 from mmpareto_jax.weightings._arguments import check_integer, check_share
-from mmpareto_jax.weightings._weighting import (
-    RandomState,
-    Weighting,
-    next_key,
-    random_state,
-    rows_or_ones,
-)
+from mmpareto_jax.weightings._memory import RandomState, next_key, random_state
+from mmpareto_jax.weightings._weighting import Weighting, rows_or_ones
 
 
 class GradVacState(NamedTuple):

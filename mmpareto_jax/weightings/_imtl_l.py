@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from mmpareto_jax.weightings._arguments import check_optimizer
-from mmpareto_jax.weightings._weighting import Learned, LossWeighting, learn, learned
+from mmpareto_jax.weightings._memory import Learned, learn, learned
+from mmpareto_jax.weightings._weighting import LossWeighting
 
 
 def imtl_l(optimizer: optax.GradientTransformation | None = None) -> LossWeighting:

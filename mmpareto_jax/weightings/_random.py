@@ -5,12 +5,8 @@ from __future__ import annotations
 import jax
 
 from mmpareto_jax.weightings._arguments import check_integer
-from mmpareto_jax.weightings._weighting import (
-    RandomState,
-    Weighting,
-    next_key,
-    random_state,
-)
+from mmpareto_jax.weightings._memory import RandomState, next_key, random_state
+from mmpareto_jax.weightings._weighting import Weighting
 
 
 def random(seed: int = 0) -> Weighting:

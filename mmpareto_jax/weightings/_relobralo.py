@@ -12,13 +12,9 @@ from mmpareto_jax.weightings._arguments import (
     check_positive,
     check_share,
 )
+from mmpareto_jax.weightings._memory import RandomState, next_key, random_state
 from mmpareto_jax.weightings._rates import by_rates
-from mmpareto_jax.weightings._weighting import (
-    LossWeighting,
-    RandomState,
-    next_key,
-    random_state,
-)
+from mmpareto_jax.weightings._weighting import LossWeighting
 
 
 class ReLoBRaLoState(NamedTuple):

@@ -5,12 +5,8 @@ from __future__ import annotations
 import jax
 
 from mmpareto_jax.weightings._arguments import check_integer
-from mmpareto_jax.weightings._weighting import (
-    LossWeighting,
-    RandomState,
-    next_key,
-    random_state,
-)
+from mmpareto_jax.weightings._memory import RandomState, next_key, random_state
+from mmpareto_jax.weightings._weighting import LossWeighting
 
 
 def rlw(seed: int = 0) -> LossWeighting:

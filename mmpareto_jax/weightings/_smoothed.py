@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmpareto_jax._gramians.gramian import exponents_of, shifted
+from mmpareto_jax._gramians.powers import exponents_of, shifted
 from mmpareto_jax.weightings._arguments import check_decay
 from mmpareto_jax.weightings._mmpareto import ScalarOrSchedule
 from mmpareto_jax.weightings._weighting import (
