@@ -138,7 +138,7 @@ def _is_count(name: str) -> bool:
     return (
         name == NONFINITE
         or name.startswith(f"{NONFINITE}/")
-        or (name.endswith(f"/{NONFINITE}"))
+        or name.endswith(f"/{NONFINITE}")
     )
 
 
